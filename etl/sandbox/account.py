@@ -89,7 +89,7 @@ class Account:
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"a fraction is between 0 and 1, not {fraction}")
-        if not fraction or not self._records:
+        if not fraction or not (self._records or self._size):
             return
         self._generator.reserve(self._records)
         churn = _Churn(self._records, self._generator, self._size)

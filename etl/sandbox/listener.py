@@ -91,6 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.do_GET()
             return
         self.close_connection = True
+        self.request_version = self.protocol_version  # or else the base class may send no status line
         self._send(Answer.json(code, {"error": "bad_request", "message": message or explain or ""}))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature

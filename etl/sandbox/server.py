@@ -20,7 +20,7 @@ __all__ = ["LIST_PATH", "Answer", "ReceivedRequest", "SandboxServer"]
 LIST_PATH = "/numbers/virtual-number"
 """Data API, «Получить список номеров для исходящих сценариев»: the only path the sandbox knows."""
 
-_POLL_SECONDS = 0.05  # how long stopping may wait for the listening thread to notice
+_POLL_SECONDS = 0.02  # how long stopping may wait for the listening thread to notice
 _DEFAULT_NUMBERS = 100
 
 

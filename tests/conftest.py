@@ -1,9 +1,10 @@
 """Fixtures: databases of every kind, each test with its own.
 
 `database` and `migrated_database` run a test on SQLite, PostgreSQL and MariaDB; `sqlite_database`,
-`postgresql_database` and `mariadb_database` are the same for one kind. Servers start when a test first asks for one,
-serve all processes of the run and end with it. Where one cannot be had, tests that need it are skipped, or fail when
-`CI` is set or `--require-databases` is given.
+`postgresql_database` and `mariadb_database` are the same for one kind. Under Hypothesis, each example takes another
+database with `with database.fresh() as …`. Servers start when a test first asks for one, serve all processes of the run
+and end with it. Where one cannot be had, tests that need it are skipped, or fail when `CI` is set or
+`--require-databases` is given.
 """
 
 import os
@@ -17,7 +18,7 @@ import pytest
 
 import etl
 from tests.databases import SERVER_TYPES, Database, Databases, ServerDatabases, SQLiteDatabases, shared_server
-from tests.databases_servers import Server, ServerHome, ServerUnavailableError, private_server
+from tests.databases_servers import ServerHome, ServerUnavailableError, private_server
 
 KINDS = ["sqlite", *SERVER_TYPES]
 HOME = pytest.StashKey[ServerHome]()
@@ -51,12 +52,12 @@ def databases_required(*, option: bool, environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def server_expected(config: pytest.Config) -> Iterator[None]:
+def server_expected(*, required: bool) -> Iterator[None]:
     """Skip or fail where a server cannot be had."""
     try:
         yield
     except ServerUnavailableError as error:
-        if databases_required(option=config.getoption("--require-databases"), environment=os.environ):
+        if required:
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 
@@ -78,6 +79,11 @@ def create_schema(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def require_databases(pytestconfig: pytest.Config) -> bool:
+    return databases_required(option=pytestconfig.getoption("--require-databases"), environment=os.environ)
+
+
+@pytest.fixture(scope="session")
 def shared_folder(pytestconfig: pytest.Config) -> Path:
     if home := pytestconfig.stash.get(HOME, None):
         return home.folder
@@ -90,17 +96,17 @@ def sqlite_databases(shared_folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def postgresql_databases(pytestconfig: pytest.Config, shared_folder: Path) -> Iterator[Databases]:
-    yield from databases_of_shared_server("postgresql", pytestconfig, shared_folder)
+def postgresql_databases(shared_folder: Path, *, require_databases: bool) -> Iterator[Databases]:
+    yield from databases_of_shared_server("postgresql", shared_folder, required=require_databases)
 
 
 @pytest.fixture(scope="session")
-def mariadb_databases(pytestconfig: pytest.Config, shared_folder: Path) -> Iterator[Databases]:
-    yield from databases_of_shared_server("mariadb", pytestconfig, shared_folder)
+def mariadb_databases(shared_folder: Path, *, require_databases: bool) -> Iterator[Databases]:
+    yield from databases_of_shared_server("mariadb", shared_folder, required=require_databases)
 
 
-def databases_of_shared_server(kind: str, config: pytest.Config, shared_folder: Path) -> Iterator[Databases]:
-    with server_expected(config):
+def databases_of_shared_server(kind: str, shared_folder: Path, *, required: bool) -> Iterator[Databases]:
+    with server_expected(required=required):
         server = shared_server(SERVER_TYPES[kind], shared_folder)
     yield ServerDatabases(shared_folder, create_schema, server)
     server.disconnect()
@@ -146,7 +152,10 @@ def mariadb_database(mariadb_databases: Databases) -> Iterator[Database]:
 
 
 @pytest.fixture(params=list(SERVER_TYPES))
-def server(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Server]:
-    """Give a server of the test's own, of either kind, to stop, kill and start again."""
-    with server_expected(pytestconfig), private_server(SERVER_TYPES[request.param]) as made:
-        yield made
+def private_database(request: pytest.FixtureRequest, *, require_databases: bool) -> Iterator[Database]:
+    """Give an empty database on a server of the test's own, to stop, kill and start again: `private_database.server`.
+
+    `@pytest.mark.parametrize("private_database", ["postgresql"], indirect=True)` asks for one kind alone.
+    """
+    with server_expected(required=require_databases), private_server(SERVER_TYPES[request.param]) as server:
+        yield ServerDatabases(server.folder, create_schema, server).create()

@@ -20,6 +20,7 @@ from tests.databases_servers import Server
 
 SERVER_TYPES: Mapping[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
 TEMPLATE = "test_template"
+NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Database:
     url: str
     _make: Callable[[], AbstractContextManager["Database"]] = field(repr=False, compare=False)
     _server: Server | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The database's name on its server, the path of SQLite's file."""
+        return str(make_url(self.url).database)
 
     @property
     def server(self) -> Server:
@@ -94,7 +100,7 @@ class SQLiteDatabases(Databases):
     @contextmanager
     def empty(self) -> Iterator[Database]:
         with self._new_file() as file:
-            yield Database("sqlite", f"sqlite:///{file}", self.empty)
+            yield Database("sqlite", f"sqlite:///{file}", self.empty)  # an absolute path: four slashes in all
 
     @contextmanager
     def migrated(self) -> Iterator[Database]:
@@ -123,22 +129,30 @@ class ServerDatabases(Databases):
     def __init__(self, shared: Path, create_schema: Callable[[str], None], server: Server) -> None:
         super().__init__(shared, create_schema)
         self.server = server
-        self._names = (f"test_{os.getpid()}_{number}" for number in itertools.count(1))
+
+    def create(self) -> Database:
+        """Make an empty database that lasts as long as the server."""
+        name = new_name()
+        self.server.create_database(name)
+        return Database(self.server.kind, self.server.url(name), self.empty, self.server)
 
     @contextmanager
     def empty(self) -> Iterator[Database]:
-        name = next(self._names)
-        self.server.create_database(name)
-        yield Database(self.server.kind, self.server.url(name), self.empty, self.server)
-        self.server.drop_database(name)
+        database = self.create()
+        try:
+            yield database
+        finally:
+            self.server.drop_database(database.name)
 
     @contextmanager
     def migrated(self) -> Iterator[Database]:
         self._ensure_template()
-        name = next(self._names)
+        name = new_name()
         self.server.clone_database(TEMPLATE, name)
-        yield Database(self.server.kind, self.server.url(name), self.migrated, self.server)
-        self.server.drop_database(name)
+        try:
+            yield Database(self.server.kind, self.server.url(name), self.migrated, self.server)
+        finally:
+            self.server.drop_database(name)
 
     def _ensure_template(self) -> None:
         ready = self._shared / f"{self.server.kind}.template"
@@ -148,6 +162,10 @@ class ServerDatabases(Databases):
                 self.server.create_database(TEMPLATE)
                 self._create_schema(self.server.url(TEMPLATE))
                 ready.touch()
+
+
+def new_name() -> str:
+    return f"test_{os.getpid()}_{next(NUMBERS)}"
 
 
 def shared_server(server_type: type[Server], shared: Path) -> Server:

@@ -3,13 +3,15 @@
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any, ClassVar
 
-from tests.databases_servers import HOST, OWNER, Server, ServerFailedError, ServerUnavailableError, server_environment
+from sqlalchemy.exc import DBAPIError
+
+from tests.databases_servers import HOST, OWNER, Server, ServerUnavailableError, run_setup
 
 DATABASE = "`%database%`"  # stands for the database's quoted name in captured statements
 
@@ -38,9 +40,7 @@ class MariaDB(Server):
         find_program("mariadbd")
         command = [find_program("mariadb-install-db"), *self._basic_options(), "--skip-test-db"]
         command += ["--auth-root-authentication-method=socket"]
-        result = subprocess.run(command, env=server_environment(), capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise ServerFailedError(f"mariadb-install-db: {result.stdout[-1000:]}{result.stderr[-1000:]}")
+        run_setup(command)
         account = f"{self.admin}@'{HOST}'"
         script = self.folder / "first.sql"
         script.touch(0o600)
@@ -71,6 +71,9 @@ class MariaDB(Server):
             "--loose-debug-no-sync",
         ]
 
+    def literal(self, text: str) -> str:
+        return super().literal(text.replace("\\", "\\\\"))  # here a backslash escapes, whatever the standard says
+
     def create_user(self, name: str, password: str) -> None:
         self.execute(f"CREATE USER {self._account(name)} IDENTIFIED BY {self.literal(password)}")
 
@@ -87,6 +90,11 @@ class MariaDB(Server):
         self.execute(*(statement.replace(DATABASE, database) for statement in self._captured[template]))
 
     def drop_database(self, name: str) -> None:
+        # An open transaction, left behind by a test or a killed process, would keep DROP waiting for a day.
+        query = f"SELECT id FROM information_schema.processlist WHERE db = {self.literal(name)}"
+        for (connection,) in self.execute(query):
+            with suppress(DBAPIError):  # it has ended by itself
+                self.execute(f"KILL {connection}")
         self.execute(f"DROP DATABASE IF EXISTS {self.identifier(name)}")
 
     @cached_property
@@ -113,7 +121,10 @@ class MariaDB(Server):
         ]
         statements += ["SET foreign_key_checks = 1"]
         created = {view: self.execute(f"SHOW CREATE VIEW {source}.{view}")[0][1] for view in views}
-        used = {view: [other for other in views if f"{source}.{other}" in text] for view, text in created.items()}
+        used = {
+            view: [other for other in views if other != view and f"{source}.{other}" in text]
+            for view, text in created.items()
+        }
         statements += [created[view].replace(source, DATABASE) for view in TopologicalSorter(used).static_order()]
         return [*statements, f"USE {self.identifier(self.admin_database)}"]
 

@@ -5,11 +5,10 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.databases_servers import HOST, OWNER, Server, ServerUnavailableError, server_environment
+from tests.databases_servers import HOST, OWNER, Server, ServerUnavailableError, run_setup
 
 
 def find_binaries() -> Path:
@@ -70,14 +69,7 @@ class PostgreSQL(Server):
         command = [str(self.folder / "binaries" / "initdb"), f"--pgdata={self.folder / 'data'}", "--no-sync"]
         command += [f"--username={self.admin}", f"--pwfile={password}", "--auth=scram-sha-256"]
         command += ["--encoding=UTF8", "--locale=C.UTF-8"]
-        subprocess.run(
-            command,
-            check=True,
-            cwd=self.folder,
-            env=server_environment(),
-            stdout=subprocess.DEVNULL,
-            **switch_to(user),
-        )
+        run_setup(command, cwd=self.folder, **switch_to(user))
 
     def command(self) -> list[str]:
         settings = {

@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from sqlalchemy import URL, Engine, create_engine, literal
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import OperationalError
 
 KEEPER = Path(__file__).with_name("databases_keeper.py")
@@ -43,11 +43,13 @@ class ServerFailedError(Exception):
 
 
 def is_locked(path: Path) -> bool:
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
     return False
 
 
@@ -91,14 +93,17 @@ class ServerHome:
         fcntl.lockf(self._owner, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        running = [path for path in self.folder.glob("*/running") if is_locked(path)]
-        for path in running:
-            pid, end_signal = map(int, path.read_text().split())
-            os.kill(pid, end_signal)
+        running = {path: path.read_text().split() for path in self.folder.glob("*/running") if is_locked(path)}
+        named = {path: process for path, process in running.items() if process}
+        for pid, end_signal in named.values():
+            os.kill(int(pid), int(end_signal))
+        for path in named:
+            wait_until_ended(path)
+        # A process that was killed while it started a server may have left one without a name; its keeper ends it now.
+        self._owner.close()
         for path in running:
             wait_until_ended(path)
-        shutil.rmtree(self.folder)
-        self._owner.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Server(ABC):
@@ -149,8 +154,7 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        path = self.folder / "running"
-        return path.exists() and is_locked(path)
+        return is_locked(self.folder / "running")
 
     @property
     def admin_url(self) -> str:
@@ -198,7 +202,8 @@ class Server(ABC):
         return self._engine.dialect.identifier_preparer.quote_identifier(name)
 
     def literal(self, text: str) -> str:
-        return str(literal(text).compile(self._engine, compile_kwargs={"literal_binds": True}))
+        """Quote a string by the standard's rules."""
+        return "'" + text.replace("'", "''") + "'"
 
     def keeper_options(self) -> list[str]:
         return []
@@ -259,6 +264,21 @@ class Server(ABC):
 def server_environment() -> dict[str, str]:
     """Return an environment without the variables that either server or its set-up would obey."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+
+
+def run_setup(command: list[str], **options: Any) -> None:
+    """Run a program that sets up an instance, with options of `subprocess.run`."""
+    result = subprocess.run(
+        command,
+        env=server_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+    if result.returncode:
+        raise ServerFailedError(f"{Path(command[0]).name}: {result.stdout[-2000:]}")
 
 
 @contextmanager

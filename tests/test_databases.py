@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tests.conftest import databases_required, server_expected
 from tests.databases import SERVER_TYPES, Database, Databases, ServerDatabases, SQLiteDatabases
 from tests.databases_mariadb import find_program
-from tests.databases_postgresql import find_binaries
+from tests.databases_postgresql import copy_program, find_binaries, reachable_by_others
 from tests.databases_servers import HOST, ServerUnavailableError
 
 SCHEMA = [
@@ -190,34 +190,45 @@ def test_a_new_user_may_log_in_and_nothing_else(private_database: Database) -> N
 @pytest.mark.parametrize("kind", list(SERVER_TYPES))
 def test_a_server_ends_when_its_owner_is_killed(kind: str, *, require_databases: bool) -> None:
     script = f"""
-        import sys, time
+        import time
         from tests.databases import SERVER_TYPES
         from tests.databases_servers import ServerHome, ServerUnavailableError
+        home = ServerHome()
         try:
-            home = ServerHome()
             print(SERVER_TYPES[{kind!r}].create(home.folder).facts, flush=True)
         except ServerUnavailableError as error:
             home.close()
-            sys.exit(str(error))
+            print(f"unavailable: {{error}}", flush=True)
         time.sleep(600)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     root = Path(__file__).parents[1]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout
-        assert owner.stderr
-        facts = owner.stdout.readline()
-        if not facts:
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout
+            facts = owner.stdout.readline()
             with server_expected(required=require_databases):
-                raise ServerUnavailableError(owner.stderr.read())
-        server = SERVER_TYPES[kind].attach(facts)
-        assert accepts_connections(server.port)
-        owner.kill()
+                if facts.startswith("unavailable: "):
+                    raise ServerUnavailableError(facts)
+            server = SERVER_TYPES[kind].attach(facts)
+            assert accepts_connections(server.port)
+        finally:
+            owner.kill()
     deadline = time.monotonic() + 20
     while server.folder.parent.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert not accepts_connections(server.port)
+
+
+def test_programs_that_only_root_can_reach_are_copied(tmp_path: Path, *, require_databases: bool) -> None:
+    assert not reachable_by_others(tmp_path / "initdb")  # pytest keeps its folders to itself
+    with server_expected(required=require_databases):
+        original = find_binaries()
+    copy = copy_program(original, tmp_path / "copy")
+    versions = [subprocess.check_output([folder / "postgres", "--version"]) for folder in (original, copy)]
+    assert versions[0] == versions[1]
+    subprocess.check_output([copy / "initdb", "--version"])
 
 
 @pytest.mark.parametrize(

@@ -304,14 +304,14 @@ def read_token(source: Source, environ: Mapping[str, str] = os.environ) -> str:
     token = token.strip()
     if not token:
         raise ConfigError(
-            f"source {source.name}: no token: {origin} is empty; make one in the web cabinet "
+            f"no token: {origin} is empty; make one in the web cabinet "
             "(Интеграции → API → Настройка API → Сгенерировать) and put it there",
             code="no_token",
         )
     # Anything else would be refused by the HTTP client in an exception that quotes the token.
     if not re.fullmatch(r"[\x20-\x7e]+", token):
         raise ConfigError(
-            f"source {source.name}: the token in {origin} holds line breaks or characters outside ASCII; copy it again",
+            f"the token in {origin} holds line breaks or characters outside ASCII; copy it again",
             code="bad_token",
         )
     return token

@@ -99,9 +99,7 @@ def _values(
     return frozenset(values)
 
 
-def _number(
-    field: str, text: str, low: int, high: int, names: tuple[str, ...] = (), first_name: int = 0
-) -> int:
+def _number(field: str, text: str, low: int, high: int, names: tuple[str, ...] = (), first_name: int = 0) -> int:
     if text in names:
         return names.index(text) + first_name
     if not (text.isascii() and text.isdigit()):

@@ -16,7 +16,9 @@ def compare(
     full records of some live ids; it is asked only for those that seem to differ.
     """
     candidates = snapshot.candidates
-    suspects = [identity for identity in candidates if identity in live and live[identity] != candidates[identity].digest]
+    suspects = [
+        identity for identity in candidates if identity in live and live[identity] != candidates[identity].digest
+    ]
     missing = _missing(live, snapshot)
     before = read_live([*suspects, *missing]) if suspects or missing else {}
     changed, refreshed = [], []

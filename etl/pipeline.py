@@ -18,8 +18,8 @@ from etl.db.dialects import sqlite_file
 from etl.db.engine import open_engine, read_url
 from etl.db.failures import database_failures, may_succeed_again
 from etl.db.locks import exclusive_lock, source_lock
-from etl.db.migrate import ensure_schema, refuse_unknown
-from etl.db.revision import current_revision, needed_revision
+from etl.db.migrate import ensure_schema
+from etl.db.reading import reading
 from etl.diff import compare
 from etl.errors import ConfigError, DataRefusedError, EtlError, Interrupted
 from etl.events import Action, Event, Level, Observer
@@ -31,6 +31,7 @@ from etl.load.quarantine import update_quarantine
 from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
 from etl.records import Changes, Counts, RunResult, Snapshot
 from etl.transform.snapshot import read_snapshot
+from etl.unforeseen import unforeseen
 
 _LOAD_ATTEMPTS = 3
 """Of one transaction, when other transactions get in its way."""
@@ -71,9 +72,7 @@ def _fetch(source: Source, token: str, http: Http, observer: Observer) -> Body:
     return fetch(source, token, http, observer)
 
 
-def file_job(
-    config: Config, source: Source, observer: Observer, path: str, accept_removals: int | None = None
-) -> Job:
+def file_job(config: Config, source: Source, observer: Observer, path: str, accept_removals: int | None = None) -> Job:
     """Return the job of loading a saved response body."""
     from etl.extract.file import read_file  # noqa: PLC0415 - a run from the source needs no file
 
@@ -244,27 +243,13 @@ def _bugs_reported() -> Iterator[None]:
         yield
     except EtlError:
         raise
-    except MemoryError:
-        raise EtlError("out of memory: give the job more, or lower http.max_body_bytes", code="out_of_memory") from None
     except Exception as error:
-        raise bug(error) from error
-
-
-def bug(error: Exception) -> EtlError:
-    """Describe an exception that nobody foresaw by its type and place; its text may hold data."""
-    trace = error.__traceback__
-    place = "?"
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if "etl" in file.parts:
-            place = f"{'/'.join(file.parts[file.parts.index('etl'):][-3:])}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return EtlError(f"a bug: {type(error).__name__} at {place}; nothing was changed: please report it", code="bug")
+        raise unforeseen(error) from error
 
 
 def compare_only(job: Job, progress: _Progress) -> RunResult:
     """Do all of a run but write: a dry run."""
-    with _bugs_reported(), _reading(job.config.database.url) as connection:
+    with _bugs_reported(), reading(job.config.database.url) as connection:
         live = Live({}, {})
         if connection is not None:
             with database_failures(), connection.begin():
@@ -283,26 +268,6 @@ def compare_only(job: Job, progress: _Progress) -> RunResult:
         changes=changes,
         rejections=snapshot.rejections,
     )
-
-
-@contextmanager
-def _reading(url: str) -> Iterator[Connection | None]:
-    """Connect for reading only; None where there is no schema yet."""
-    file = sqlite_file(read_url(url))
-    if file and not Path(file).exists():
-        yield None
-        return
-    engine = open_engine(url, read_only=True)
-    with database_failures(), engine.connect() as connection:
-        with connection.begin():
-            revision = current_revision(connection)
-        refuse_unknown(revision)
-        if revision not in (None, needed_revision()):
-            raise ConfigError(
-                f"the database is at revision {revision}, this version needs {needed_revision()}: run `etl db upgrade`",
-                code="schema_old",
-            )
-        yield connection if revision else None
 
 
 def _opened(progress: _Progress) -> OpenRun:
@@ -377,7 +342,9 @@ def _tell_end(result: RunResult, observer: Observer) -> None:
     observer(Event(action, level, result.source, result.run_id, str(result.error or ""), details))
 
 
-def sync_all(jobs: Sequence[tuple[Source, Callable[[], Job]]], observer: Observer, *, dry_run: bool = False) -> list[RunResult]:
+def sync_all(
+    jobs: Sequence[tuple[Source, Callable[[], Job]]], observer: Observer, *, dry_run: bool = False
+) -> list[RunResult]:
     """Run the jobs one after the other, whatever becomes of those before."""
     return [sync(make_job, source, observer, dry_run=dry_run) for source, make_job in jobs]
 

@@ -40,7 +40,11 @@ _POSTGRESQL = {
     "08": (UnavailableError, "database_unreachable", "the connection failed; check that it runs and database.url is right"),
 }  # fmt: skip
 
-_UNREACHABLE = (UnavailableError, "database_unreachable", "the connection failed; check that it runs and database.url is right")
+_UNREACHABLE = (
+    UnavailableError,
+    "database_unreachable",
+    "the connection failed; check that it runs and database.url is right",
+)
 _LOGIN = _POSTGRESQL["28"]
 _RIGHTS = _POSTGRESQL["42501"]
 _LOCKED = _POSTGRESQL["55P03"]
@@ -48,7 +52,11 @@ _CONFLICT = _POSTGRESQL["40"]
 _DISK_FULL = _POSTGRESQL["53100"]
 _MISSING = _POSTGRESQL["42P01"]
 _DAMAGED = _POSTGRESQL["XX"]
-_PACKET = (ConfigError, "packet_too_large", "a record is larger than the server's max_allowed_packet; raise that setting")
+_PACKET = (
+    ConfigError,
+    "packet_too_large",
+    "a record is larger than the server's max_allowed_packet; raise that setting",
+)
 
 # Error numbers of MariaDB and MySQL.
 _MYSQL = {

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from etl.db.engine import open_engine
 from etl.db.failures import database_failures
 from etl.db.locks import MIGRATION_LOCK, exclusive_lock
-from etl.db.revision import current_revision, known_revisions, migrations_folder, needed_revision
+from etl.db.revision import current_revision, known_revisions, migrations_folder, needed_revision, refuse_unknown
 from etl.errors import BusyError, ConfigError, UsageError
 
 _WAIT_SECONDS = 60.0
@@ -35,16 +35,6 @@ def ensure_schema(engine_url: str, connection: Connection, *, migrate: str) -> s
             f"the database is {have}, this version needs {needed_revision()}: run `etl db upgrade`", code="schema_old"
         )
     return upgrade(engine_url)
-
-
-def refuse_unknown(revision: str | None) -> None:
-    """Raise ConfigError when the database is at a revision that this version does not know."""
-    if revision is not None and revision not in known_revisions():
-        raise ConfigError(
-            f"the database is at revision {revision}, which this version does not know: install the newer version of "
-            "virtual-numbers-etl that made it",
-            code="schema_unknown",
-        )
 
 
 def upgrade(url: str) -> str | None:

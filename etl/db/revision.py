@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 import etl
+from etl.errors import ConfigError
 
 VERSION_TABLE = "alembic_version"
 
@@ -31,3 +32,13 @@ def current_revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+
+
+def refuse_unknown(revision: str | None) -> None:
+    """Raise ConfigError when the database is at a revision that this version does not know."""
+    if revision is not None and revision not in known_revisions():
+        raise ConfigError(
+            f"the database is at revision {revision}, which this version does not know: install the newer version of "
+            "virtual-numbers-etl that made it",
+            code="schema_unknown",
+        )

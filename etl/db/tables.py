@@ -38,6 +38,7 @@ metadata = MetaData(
     }
 )
 
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC, to the microsecond; always an aware datetime in Python."""
 

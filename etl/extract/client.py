@@ -44,7 +44,9 @@ class _AttemptFailedError(Exception):
         self.retry_after = retry_after
 
 
-def fetch(source: Source, token: str, http: Http, observer: Observer, sleep: Callable[[float], None] = time.sleep) -> Body:
+def fetch(
+    source: Source, token: str, http: Http, observer: Observer, sleep: Callable[[float], None] = time.sleep
+) -> Body:
     """Return one complete response body of the source.
 
     Raises UnavailableError when attempts or the deadline ran out, NotPermittedError for 401 and 403, ProtocolError for
@@ -114,7 +116,9 @@ def _attempt(
                 raise _AttemptFailedError("deadline", "the deadline passed while the body was coming", status)
             return writer.finish(status, attempt)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.InvalidProxyURL):
-        raise ConfigError(f"source {source.name}: base_url or http.proxy is not a usable address", code="bad_url") from None
+        raise ConfigError(
+            f"source {source.name}: base_url or http.proxy is not a usable address", code="bad_url"
+        ) from None
     except CorruptStreamError:
         raise _AttemptFailedError("body_corrupt", "the compressed body is damaged or was cut", status) from None
     except (requests.exceptions.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
@@ -258,5 +262,10 @@ def _failed(source: Source, failure: _AttemptFailedError, attempt: int, pause: f
         Level.WARNING,
         source.name,
         message=f"{failure.what}; trying again in {pause:.1f} s",
-        details={"attempt": attempt, "error_code": failure.code, "http_status": failure.status, "pause": round(pause, 1)},
+        details={
+            "attempt": attempt,
+            "error_code": failure.code,
+            "http_status": failure.status,
+            "pause": round(pause, 1),
+        },
     )

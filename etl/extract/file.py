@@ -25,5 +25,7 @@ def read_file(path: str, limit: int) -> Body:
             if decompressor:
                 decompressor.finish()
         except CorruptStreamError:
-            raise StorageError(f"{path}: the gzip file is damaged or cut; take another copy", code="file_damaged") from None
+            raise StorageError(
+                f"{path}: the gzip file is damaged or cut; take another copy", code="file_damaged"
+            ) from None
     return writer.finish()

@@ -114,7 +114,9 @@ class _Application:
             statement = update(virtual_numbers).where(
                 columns.source == self._boundary.source, columns.id == bindparam("this")
             )
-            self._connection.execute(statement.values(_fingerprint=bindparam("mark"), _digest=bindparam("values")), rows)
+            self._connection.execute(
+                statement.values(_fingerprint=bindparam("mark"), _digest=bindparam("values")), rows
+            )
 
     def _number_row(self, record: NumberRecord, fingerprint: bytes, digest: bytes) -> Row:
         # In the order of the table's columns.

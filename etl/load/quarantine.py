@@ -32,8 +32,6 @@ def update_quarantine(connection: Connection, source: str, run_id: int, rejectio
                 }
             )
     for gone in batches(list(still_open.values()), IDS_PER_STATEMENT):
-        connection.execute(
-            update(quarantined_records).where(columns["_id"].in_(gone)).values(valid_to_run=run_id)
-        )
+        connection.execute(update(quarantined_records).where(columns["_id"].in_(gone)).values(valid_to_run=run_id))
     for batch in batches(fresh, _ROWS_PER_STATEMENT):
         connection.execute(insert(quarantined_records), batch)

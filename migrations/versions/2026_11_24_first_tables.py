@@ -92,9 +92,7 @@ def _create_sync_runs(options: dict[str, Any]) -> None:
             comment="Runs are ordered by this, never by the clock",
         ),
         sa.Column("source", sa.String(64), nullable=False, comment="Name of the account in the configuration"),
-        sa.Column(
-            "started_at", _MOMENT, nullable=False, comment="The time of the run: valid_from of what it opened"
-        ),
+        sa.Column("started_at", _MOMENT, nullable=False, comment="The time of the run: valid_from of what it opened"),
         sa.Column("finished_at", _MOMENT, comment="NULL while running, and after a run that was killed"),
         sa.Column("outcome", sa.String(16), nullable=False, comment="running, succeeded, refused or failed"),
         sa.Column("error_code", sa.String(64), comment="Stable word for what went wrong"),
@@ -105,9 +103,7 @@ def _create_sync_runs(options: dict[str, Any]) -> None:
         sa.Column("body_sha256", sa.String(64), comment="Of the body after decompression, hexadecimal"),
         sa.Column("records_received", sa.BigInteger, comment="Elements of the array"),
         sa.Column("records_quarantined", sa.BigInteger, comment="Records that break a rule"),
-        sa.Column(
-            "records_outside_filter", sa.BigInteger, comment="Good records that the request's filter excludes"
-        ),
+        sa.Column("records_outside_filter", sa.BigInteger, comment="Good records that the request's filter excludes"),
         sa.Column("numbers_added", sa.BigInteger, comment="Rows of virtual_numbers"),
         sa.Column("numbers_changed", sa.BigInteger, comment="Rows of virtual_numbers"),
         sa.Column("numbers_removed", sa.BigInteger, comment="Rows of virtual_numbers"),
@@ -179,9 +175,7 @@ def _create_quarantine(options: dict[str, Any]) -> None:
         sa.Column("reason_code", sa.String(64), nullable=False, comment="Stable word for the rule it breaks"),
         sa.Column("reason", _LONG_TEXT, nullable=False, comment="What is wrong with it"),
         sa.Column("record", _LONG_TEXT, nullable=False, comment="Its JSON text, as received"),
-        sa.Column(
-            "_identity", _DIGEST, nullable=False, comment="Tells the same bad record again; the loader's own"
-        ),
+        sa.Column("_identity", _DIGEST, nullable=False, comment="Tells the same bad record again; the loader's own"),
         sa.PrimaryKeyConstraint("_id", name="pk_quarantined_records"),
         comment="Records that were not loaded, and why",
         sqlite_autoincrement=True,
@@ -196,9 +190,7 @@ def _create_quarantine(options: dict[str, Any]) -> None:
 def _number_columns() -> list[sa.Column[Any]]:
     return [
         sa.Column("source", sa.String(64), nullable=False, comment="Name of the account in the configuration"),
-        sa.Column(
-            "id", sa.BigInteger, nullable=False, autoincrement=False, comment="Identity of the virtual number"
-        ),
+        sa.Column("id", sa.BigInteger, nullable=False, autoincrement=False, comment="Identity of the virtual number"),
         sa.Column("number", _LONG_TEXT, nullable=False, comment="The phone number as received: digits, no +"),
         sa.Column("comment", _LONG_TEXT, comment="Note on the number (заметка)"),
         sa.Column("type", _LONG_TEXT, nullable=False, comment="def: mobile, abc: city"),
@@ -208,9 +200,7 @@ def _number_columns() -> list[sa.Column[Any]]:
         sa.Column("group_id", sa.BigInteger, comment="Group of numbers for inbound scenarios"),
         sa.Column("is_scenario_active", sa.Boolean, comment="Is the inbound scenario active"),
         sa.Column("is_group_scenario_active", sa.Boolean, comment="Is the group's inbound scenario active"),
-        sa.Column(
-            "state", _LONG_TEXT, nullable=False, comment="Состояние: always active, for the request asks for it"
-        ),
+        sa.Column("state", _LONG_TEXT, nullable=False, comment="Состояние: always active, for the request asks for it"),
         sa.Column("reason", _LONG_TEXT, comment="Why the state changed"),
         sa.Column("employee_id", sa.BigInteger, comment="Employee the number is assigned to"),
         sa.Column("dgn_number", _LONG_TEXT, comment="Additional city number (ДГН)"),

@@ -1,0 +1,62 @@
+"""The command line: arguments in, exit code out. Every command imports only what it runs."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+
+from etl.cli.parser import build_parser
+from etl.errors import EtlError, Interrupted
+
+_UNREADABLE_OUTPUT = 74
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see the README for the list of codes."""
+    _make_output_safe()
+    options = build_parser().parse_args(arguments)
+    _raise_on_signals()
+    try:
+        code: int = import_module(f"etl.cli.{options.module}").run(options)
+        sys.stdout.flush()
+    except EtlError as error:
+        print(f"etl: {error}", file=sys.stderr)  # noqa: T201 - the one line an error is
+        return error.exit_code
+    except Interrupted as interruption:
+        return interruption.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREADABLE_OUTPUT
+    except Exception as error:  # noqa: BLE001 - the last boundary: a person gets one line, not a traceback
+        return _report_unforeseen(error)
+    return code
+
+
+def _report_unforeseen(error: Exception) -> int:
+    from etl.unforeseen import unforeseen  # noqa: PLC0415 - needed for a bug only
+
+    described = unforeseen(error)
+    print(f"etl: {described}", file=sys.stderr)  # noqa: T201 - as above
+    return described.exit_code
+
+
+def _make_output_safe() -> None:
+    # A cron job's locale may not know Cyrillic: better an escaped letter than a crash.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _raise_on_signals() -> None:
+    def interrupt(number: int, _: FrameType | None) -> None:
+        # A second signal is not waited for.
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)

@@ -172,14 +172,14 @@ CANDIDATES = (
     ),
     Candidate(
         "sqlalchemy",
-        "SQLAlchemy upsert",
-        "Core, one INSERT of many VALUES per chunk of 1,000 rows, foreign key; removes nothing",
+        "SQLAlchemy, VALUES",
+        "Core upsert, one INSERT of many VALUES per chunk of 1,000 rows, foreign key; removes nothing",
         "sqlalchemy",
         script("peer_sqlalchemy.py"),
     ),
     Candidate(
         "sqlalchemy-executemany",
-        "SQLAlchemy upsert, executemany",
+        "SQLAlchemy, executemany",
         "the same with each chunk as parameters of one compiled statement, the fastest way Core has",
         "sqlalchemy",
         script("peer_sqlalchemy.py", "--executemany"),

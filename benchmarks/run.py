@@ -239,7 +239,7 @@ def size_runs(
                     database_runs(bench, candidates, arguments, results)
             except servers.ServerUnavailable as error:
                 results["unavailable"][name] = str(error)
-                print(f"{name} is left out: {error}", flush=True)
+                print(f"{name} is left out: {str(error)[-300:]}", flush=True)
             save(results, arguments.output)
 
 
@@ -254,7 +254,7 @@ def available(candidates: Iterable[Candidate], results: Result) -> dict[str, env
             results["versions"][name] = made[name].versions()
         except (environments.EnvironmentFailed, subprocess.SubprocessError) as error:
             results["unavailable"][name] = str(error)
-            print(f"{name} is left out: {error}", flush=True)
+            print(f"{name} is left out: {str(error)[-300:]}", flush=True)
     return made
 
 

@@ -172,15 +172,25 @@ def body_server(python: str, body: Path) -> Iterator[str]:
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a server: its main process, children that live, and children that ended."""
-    # utime, stime, and the same of children that were waited for.
-    ticks = sum(map(int, process_fields(pid)[11:15]))
+    while True:
+        # utime, stime, and the same of children that were waited for.
+        own = process_fields(pid)[11:15]
+        children = child_ticks(pid)
+        # A child that ended in between would be counted twice, or not at all.
+        if process_fields(pid)[13:15] == own[2:]:
+            return (sum(map(int, own)) + children) / os.sysconf("SC_CLK_TCK")
+
+
+def child_ticks(pid: int) -> int:
+    """Return the CPU time of a process's living children."""
+    ticks = 0
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 fields = process_fields(int(entry.name))
                 if int(fields[1]) == pid:
                     ticks += sum(map(int, fields[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks
 
 
 def process_fields(pid: int) -> list[str]:

@@ -37,14 +37,14 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Database(_Section):
+class Database(_Section, frozen=True):
     """Where the tables are, and who brings their schema up to date."""
 
     url: str = "sqlite:///numbers.db"
     migrate: str = "auto"
 
 
-class Source(_Section):
+class Source(_Section, frozen=True):
     """One vendor account (личный кабинет)."""
 
     name: str = "main"
@@ -53,16 +53,15 @@ class Source(_Section):
     token_file: str | None = None
     token: str | None = None
 
-    def __rich_repr__(self) -> Iterable[tuple[str, str]]:
-        yield "name", self.name
-        yield "base_url", self.base_url
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("name", self.name), ("base_url", self.base_url)]
 
     def __repr__(self) -> str:
         """Without the token: a repr ends up in logs and failed assertions."""
         return f"Source(name={self.name!r}, base_url={self.base_url!r})"
 
 
-class Http(_Section):
+class Http(_Section, frozen=True):
     """How patiently the source is asked. Times in seconds."""
 
     connect_timeout: Seconds = 10.0
@@ -75,7 +74,7 @@ class Http(_Section):
     ca_bundle: str | None = None
 
 
-class Guard(_Section):
+class Guard(_Section, frozen=True):
     """What a snapshot may do before a person has to agree."""
 
     max_removed_fraction: Fraction = 0.5
@@ -83,14 +82,14 @@ class Guard(_Section):
     max_quarantined_fraction: Fraction = 0.25
 
 
-class Archive(_Section):
+class Archive(_Section, frozen=True):
     """Where response bodies are kept, if anywhere."""
 
     directory: str = ""
     keep: Annotated[int, msgspec.Meta(ge=1)] = 30
 
 
-class Schedule(_Section):
+class Schedule(_Section, frozen=True):
     """When `etl schedule` runs. Jitter in seconds."""
 
     cron: str = "*/15 * * * *"
@@ -98,7 +97,7 @@ class Schedule(_Section):
     jitter: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """Everything the job can be told."""
 
     database: Database = Database()

@@ -31,7 +31,7 @@ class UsageError(EtlError):
 
 
 class DataRefusedError(EtlError):
-    """The snapshot arrived but must not be loaded; a person has to look at the source, or accept what the guard refused."""
+    """The snapshot arrived but must not be loaded: look at the source, or accept what the guard refused."""
 
     exit_code = 65
     default_code = "data_refused"
@@ -79,7 +79,8 @@ class ConfigError(EtlError):
     default_code = "configuration"
 
 
-class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is not an error and must pass every `except Exception`
+# Like KeyboardInterrupt it is no error, and must pass every `except Exception`.
+class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; what is open is rolled back on the way out."""
 
     def __init__(self, signal_number: int) -> None:

@@ -238,7 +238,7 @@ def _settle(job: Job, engine: Engine, connection: Connection, progress: _Progres
 
 @contextmanager
 def _bugs_reported() -> Iterator[None]:
-    """The failure boundary: what nobody expected becomes an error that names its place, and no more than that."""
+    """Be the failure boundary: what nobody expected becomes an error that names its place, and no more than that."""
     try:
         yield
     except EtlError:
@@ -314,7 +314,7 @@ def _tell_start(job: Job, run: OpenRun) -> None:
 
 def _tell_oddities(job: Job, progress: _Progress, snapshot: Snapshot) -> None:
     if count := snapshot.unknown_purposes:
-        message = f"{count} new or changed numbers have a purpose that the vendor does not document; they are loaded as they are"
+        message = f"{count} new or changed numbers have a purpose the vendor does not document; they are loaded as sent"
         _tell(job, progress, Action.UNKNOWN_PURPOSE, Level.WARNING, message, {"records": count})
     if count := snapshot.outside_filter:
         message = f"{count} records are outside the request's filter and are not loaded"

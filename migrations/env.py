@@ -1,8 +1,10 @@
-"""Runs the revisions: on the connection that `etl db` hands over, or for a developer's `alembic` on a configured one."""
+"""Runs the revisions, on the connection that `etl db` hands over or, for a developer's `alembic`, a configured one."""
 
 from alembic import context
 from sqlalchemy import Connection
 
+from etl.config import load_config
+from etl.db.engine import open_engine
 from etl.db.tables import metadata
 
 
@@ -13,9 +15,6 @@ def _run(connection: Connection) -> None:
 
 
 def _run_for_developer() -> None:
-    from etl.config import load_config
-    from etl.db.engine import open_engine
-
     with open_engine(load_config().database.url, migrating=True).begin() as connection:
         _run(connection)
 

@@ -44,6 +44,7 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f'--since: {text!r} is neither a date or time such as "2026-11-24" or "2026-11-24T09:30" nor an age such as "24h"'
+            f'--since: {text!r} is neither a date or time such as "2026-11-24" or "2026-11-24T09:30", '
+            'nor an age such as "24h"'
         ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -122,8 +122,9 @@ def _print_changes(connection: Connection, result: RunResult) -> None:
 def _answer(connection: Connection, question: str, query: str, right: tuple[int, ...]) -> None:
     print_lines([question])
     with connection.begin():
-        result = connection.execute(text(query))
-        print_table([name.replace("_", " ") for name in result.keys()], result.all(), right=right)
+        rows = connection.execute(text(query)).mappings().all()
+    headings = [name.replace("_", " ") for name in (rows[0] if rows else ())]
+    print_table(headings, [tuple(row.values()) for row in rows], right=right)
     print_lines([""])
 
 
@@ -131,8 +132,7 @@ def _print_farewell(file: Path) -> None:
     print_lines(
         [
             f"The data is in {file}. Ask it yourself, with any SQLite client, or:",
-            f"  python3 -c \"import sqlite3; print(*sqlite3.connect('{file}').execute("
-            "'SELECT * FROM number_redirects LIMIT 5'), sep='\\n')\"",
+            f"  sqlite3 {file} 'SELECT * FROM number_redirects LIMIT 5'",
             f"  ETL_DATABASE_URL=sqlite:///{file} etl changes",
         ]
     )

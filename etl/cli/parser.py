@@ -104,7 +104,7 @@ def _add_database(commands: Any) -> None:
         parser.set_defaults(action=name)
         _add_json(parser)
     # A revision such as -1 must not be taken for an option.
-    downgrade._negative_number_matcher = re.compile(r"^-\d+$")  # noqa: SLF001 - argparse has no public way
+    downgrade._negative_number_matcher = re.compile(r"^-\d+$")  # argparse has no public way
 
 
 def _add_sandbox(commands: Any) -> None:

@@ -9,71 +9,108 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from etl.errors import ConfigError, EtlError, NotPermittedError, StorageError, UnavailableError
 
-# SQLite's names of result codes, by their first word.
-_SQLITE = {
-    "BUSY": (UnavailableError, "database_locked", "another program has locked it; close that program, or try again"),
-    "LOCKED": (UnavailableError, "database_locked", "another program has locked it; close that program, or try again"),
-    "READONLY": (NotPermittedError, "database_read_only", "it is read-only; give this user write access to the file and its folder"),
-    "PERM": (NotPermittedError, "database_read_only", "access is denied; give this user write access to the file and its folder"),
-    "CANTOPEN": (NotPermittedError, "database_unreadable", "the file cannot be opened or made; check that its folder exists and this user may write there"),
-    "FULL": (StorageError, "disk_full", "the disk is full; make room"),
-    "IOERR": (StorageError, "io_error", "the disk reports an I/O error; check it, and how much room is left"),
-    "CORRUPT": (StorageError, "database_damaged", "the file is damaged; restore it from a backup, or remove it and sync again"),
-    "NOTADB": (StorageError, "database_damaged", "the file is not an SQLite database; check database.url"),
-}  # fmt: skip
+_Meaning = tuple[type[EtlError], str, str]
 
-# SQLSTATE classes and codes of PostgreSQL, the longest match first.
-_POSTGRESQL = {
-    "28": (NotPermittedError, "database_login", "it refuses this user or password; check database.url"),
-    "3D": (ConfigError, "no_database", "the server has no such database; create it, or check database.url"),
-    "42501": (NotPermittedError, "database_rights", "this user lacks rights there; have them granted"),
-    "25006": (NotPermittedError, "database_read_only", "it is read-only (a standby?); point database.url at the primary"),
-    "42P01": (ConfigError, "schema_damaged", "a table is missing; run `etl db check`"),
-    "42703": (ConfigError, "schema_damaged", "a column is missing; run `etl db check`"),
-    "53100": (StorageError, "disk_full", "its disk is full; make room"),
-    "53": (UnavailableError, "database_overloaded", "it is out of connections or memory; try again later"),
-    "58": (StorageError, "io_error", "it reports an I/O error; see the server's log"),
-    "XX": (StorageError, "database_damaged", "it reports damaged data; see the server's log"),
-    "55P03": (UnavailableError, "database_locked", "a lock on the tables did not become free; see who holds it, and try again"),
-    "40": (UnavailableError, "database_conflict", "other transactions kept getting in the way; try again"),
-    "57": (UnavailableError, "database_unreachable", "the server is shutting down, starting, or ended this session; try again later"),
-    "08": (UnavailableError, "database_unreachable", "the connection failed; check that it runs and database.url is right"),
-}  # fmt: skip
-
-_UNREACHABLE = (
+_UNREACHABLE: _Meaning = (
     UnavailableError,
     "database_unreachable",
-    "the connection failed; check that it runs and database.url is right",
+    "the connection failed; check that the server runs and that database.url is right",
 )
-_LOGIN = _POSTGRESQL["28"]
-_RIGHTS = _POSTGRESQL["42501"]
-_LOCKED = _POSTGRESQL["55P03"]
-_CONFLICT = _POSTGRESQL["40"]
-_DISK_FULL = _POSTGRESQL["53100"]
-_MISSING = _POSTGRESQL["42P01"]
-_DAMAGED = _POSTGRESQL["XX"]
-_PACKET = (
+_LOGIN: _Meaning = (NotPermittedError, "database_login", "it refuses this user or password; check database.url")
+_RIGHTS: _Meaning = (NotPermittedError, "database_rights", "this user lacks rights there; have them granted")
+_NO_DATABASE: _Meaning = (
+    ConfigError,
+    "no_database",
+    "the server has no such database; create it, or check database.url",
+)
+_STANDBY: _Meaning = (
+    NotPermittedError,
+    "database_read_only",
+    "it is read-only (a standby?); point database.url at the primary",
+)
+_READ_ONLY_FILE: _Meaning = (
+    NotPermittedError,
+    "database_read_only",
+    "it is read-only; give this user write access to the file and its folder",
+)
+_NO_FILE: _Meaning = (
+    NotPermittedError,
+    "database_unreadable",
+    "the file cannot be opened or made; check that its folder exists and that this user may write there",
+)
+_LOCKED: _Meaning = (
+    UnavailableError,
+    "database_locked",
+    "somebody else's lock did not become free; find out who holds it, and try again",
+)
+_CONFLICT: _Meaning = (UnavailableError, "database_conflict", "other transactions kept getting in the way; try again")
+_OVERLOADED: _Meaning = (
+    UnavailableError,
+    "database_overloaded",
+    "it is out of connections or memory; try again later",
+)
+_DISK_FULL: _Meaning = (StorageError, "disk_full", "the disk is full; make room")
+_IO_ERROR: _Meaning = (StorageError, "io_error", "the disk reports an I/O error; check it, and how much room is left")
+_DAMAGED: _Meaning = (StorageError, "database_damaged", "it reports damaged data; see its log, or restore a backup")
+_NOT_A_DATABASE: _Meaning = (
+    StorageError,
+    "database_damaged",
+    "the file is not an SQLite database; check database.url",
+)
+_TABLE_MISSING: _Meaning = (ConfigError, "schema_damaged", "a table or column is missing; run `etl db check`")
+_PACKET: _Meaning = (
     ConfigError,
     "packet_too_large",
     "a record is larger than the server's max_allowed_packet; raise that setting",
 )
 
+# SQLite's names of result codes, by their first word.
+_SQLITE = {
+    "BUSY": _LOCKED,
+    "LOCKED": _LOCKED,
+    "READONLY": _READ_ONLY_FILE,
+    "PERM": _READ_ONLY_FILE,
+    "CANTOPEN": _NO_FILE,
+    "FULL": _DISK_FULL,
+    "IOERR": _IO_ERROR,
+    "CORRUPT": _DAMAGED,
+    "NOTADB": _NOT_A_DATABASE,
+}
+
+# SQLSTATE classes and codes of PostgreSQL; the longest match counts.
+_POSTGRESQL = {
+    "08": _UNREACHABLE,
+    "25006": _STANDBY,
+    "28": _LOGIN,
+    "3D": _NO_DATABASE,
+    "40": _CONFLICT,
+    "42501": _RIGHTS,
+    "42703": _TABLE_MISSING,
+    "42P01": _TABLE_MISSING,
+    "53": _OVERLOADED,
+    "53100": _DISK_FULL,
+    "55P03": _LOCKED,
+    "57": _UNREACHABLE,
+    "58": _IO_ERROR,
+    "XX": _DAMAGED,
+}
+
 # Error numbers of MariaDB and MySQL.
 _MYSQL = {
-    **dict.fromkeys((1045, 1698, 1251), _LOGIN),
+    **dict.fromkeys((1045, 1251, 1698), _LOGIN),
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370), _RIGHTS),
-    **dict.fromkeys((1290, 1792, 1836), _POSTGRESQL["25006"]),
-    **dict.fromkeys((1046, 1049), _POSTGRESQL["3D"]),
-    **dict.fromkeys((1054, 1146), _MISSING),
-    1205: _LOCKED,
+    **dict.fromkeys((1290, 1792, 1836), _STANDBY),
+    **dict.fromkeys((1046, 1049), _NO_DATABASE),
+    **dict.fromkeys((1054, 1146), _TABLE_MISSING),
     **dict.fromkeys((1020, 1213), _CONFLICT),
     **dict.fromkeys((1021, 1114), _DISK_FULL),
     **dict.fromkeys((1034, 1194, 1195, 1712, 1932), _DAMAGED),
-    **dict.fromkeys((1030, 1026, 1028), _POSTGRESQL["58"]),
-    1153: _PACKET,
-    1040: _POSTGRESQL["53"],
+    **dict.fromkeys((1026, 1028, 1030), _IO_ERROR),
     **dict.fromkeys((1053, 1077, 1079, 1927, 1969, 2002, 2003, 2005, 2006, 2013, 2014, 2055), _UNREACHABLE),
-}  # fmt: skip
+    1040: _OVERLOADED,
+    1153: _PACKET,
+    1205: _LOCKED,
+}
 
 
 @contextmanager
@@ -119,7 +156,7 @@ def _is_driver_error(error: Exception) -> bool:
                for base in type(error).__mro__)  # fmt: skip
 
 
-def _look_up(cause: Any) -> tuple[type[EtlError], str, str] | None:
+def _look_up(cause: Any) -> _Meaning | None:
     if isinstance(cause, sqlite3.Error):
         # Python leaves the name out where it raises by itself.
         name = getattr(cause, "sqlite_errorname", "") or ""
@@ -133,7 +170,7 @@ def _look_up(cause: Any) -> tuple[type[EtlError], str, str] | None:
     return None
 
 
-def _look_up_postgresql(cause: Any) -> tuple[type[EtlError], str, str] | None:
+def _look_up_postgresql(cause: Any) -> _Meaning | None:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
     for prefix in sorted(_POSTGRESQL, key=len, reverse=True):
         if state.startswith(prefix):
@@ -145,5 +182,5 @@ def _look_up_postgresql(cause: Any) -> tuple[type[EtlError], str, str] | None:
     if "authentication failed" in sentence or "pg_hba.conf" in sentence or "no password supplied" in sentence:
         return _LOGIN
     if "does not exist" in sentence and "database" in sentence:
-        return _POSTGRESQL["3D"]
+        return _NO_DATABASE
     return _UNREACHABLE

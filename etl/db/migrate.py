@@ -7,7 +7,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.engine import Engine
 
 from etl.db.engine import open_engine
 from etl.db.failures import database_failures

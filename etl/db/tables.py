@@ -23,7 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
     cast,
 )
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import UserDefinedType
@@ -59,7 +59,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the base class's signature
         """Return the moment in UTC, whatever the session's time zone."""
         if value is None:
             return None
@@ -67,7 +67,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class PostgresJson(UserDefinedType[str]):
-    """PostgreSQL's textual `json`, passed as text both ways: its numbers may be larger than any Python or jsonb holds."""
+    """PostgreSQL's textual `json`, passed as text both ways: its numbers may exceed all that Python or jsonb holds."""
 
     cache_ok = True
 

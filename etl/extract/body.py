@@ -84,13 +84,16 @@ class CorruptStreamError(Exception):
     """A compressed stream is damaged, or ends before its end."""
 
 
+_GZIP_FRAME, _ZLIB_FRAME, _NO_FRAME = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
 class Decompressor:
     """Undoes one content coding, in pieces of bounded size, and knows whether the stream has come to its end."""
 
     def __init__(self, coding: str) -> None:
-        self._coding = coding
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16 if coding == "gzip" else zlib.MAX_WBITS)
-        self._begun = False
+        self._is_gzip = coding == "gzip"
+        self._head = b""
+        self._inflate = zlib.decompressobj(_GZIP_FRAME if self._is_gzip else _ZLIB_FRAME)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what the data decompresses to, a bounded piece at a time: a small body may expand to gigabytes."""
@@ -100,35 +103,44 @@ class Decompressor:
             raise CorruptStreamError from None
 
     def _feed(self, data: bytes) -> Iterator[bytes]:
-        while data:
-            if self._inflate.eof:
+        piece = b""
+        if len(self._head) < 2:
+            data = self._first(data)
+        # A full piece may have left some of its output behind, after all input was taken.
+        while data or len(piece) == CHUNK_BYTES:
+            if data and self._ended:
                 data = self._next_member(data)
                 continue
-            piece = self._first(data) if not self._begun else self._inflate.decompress(data, CHUNK_BYTES)
-            self._begun = True
+            piece = self._inflate.decompress(data, CHUNK_BYTES)
             if piece:
                 yield piece
-            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            data = self._inflate.unused_data if self._ended else self._inflate.unconsumed_tail
+
+    @property
+    def _ended(self) -> bool:
+        return self._inflate.eof
 
     def _first(self, data: bytes) -> bytes:
-        try:
-            return self._inflate.decompress(data, CHUNK_BYTES)
-        except zlib.error:
-            if self._coding != "deflate":
-                raise
-            # Some servers mean the bare stream by "deflate", without zlib's frame (RFC 9110, section 8.4.1.2).
-            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-            return self._inflate.decompress(data, CHUNK_BYTES)
+        """Collect the two bytes that tell how the stream is framed; return what can be decompressed already."""
+        self._head += data
+        if len(self._head) < 2:
+            return b""
+        first, second = self._head[:2]
+        # Some servers mean the bare stream by "deflate", without zlib's frame (RFC 9110, section 8.4.1.2). The check of
+        # the frame's header is from RFC 1950, section 2.2.
+        if not self._is_gzip and ((first << 8 | second) % 31 or first & 15 != 8):
+            self._inflate = zlib.decompressobj(_NO_FRAME)
+        return self._head
 
     def _next_member(self, data: bytes) -> bytes:
         # A gzip stream may have several members (RFC 1952, section 2.2), and padding of zeros after the last.
-        if self._coding != "gzip" or (stripped := data.lstrip(b"\0")) and not b"\x1f\x8b".startswith(stripped[:2]):
+        if not self._is_gzip or ((stripped := data.lstrip(b"\0")) and not b"\x1f\x8b".startswith(stripped[:2])):
             raise CorruptStreamError
         if stripped:
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            self._inflate = zlib.decompressobj(_GZIP_FRAME)
         return stripped
 
     def finish(self) -> None:
         """Raise CorruptStreamError unless the stream is complete and its checksum was right."""
-        if not self._inflate.eof:
+        if not self._ended:
             raise CorruptStreamError

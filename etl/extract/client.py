@@ -204,8 +204,8 @@ def _raise_classified(error: Exception, status: int | None) -> NoReturn:
     causes = list(_causes(error))
     if certificate := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
         raise UnavailableError(
-            f"the source's certificate is not to be trusted ({certificate.verify_message or 'verification failed'}), so "
-            "the token was not sent: check base_url and the clock, or name your company's CA in http.ca_bundle",
+            f"the source's certificate is not to be trusted ({certificate.verify_message or 'not verified'}), so the "
+            "token was not sent: check base_url and the clock, or name your company's CA in http.ca_bundle",
             code="tls_untrusted",
         ) from None
     for kinds, code, what in _CONNECTION_FAILURES:

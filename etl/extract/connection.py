@@ -19,7 +19,7 @@ class WatchedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager of direct connections."""
-        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call] # not annotated in requests' stubs
+        super().init_poolmanager(*args, **kwargs)
         self._watch(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,6 @@ the rows are as the changes say.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, literal, select, tuple_, update
 
@@ -20,7 +19,7 @@ from etl.db.tables import (
     virtual_numbers_history,
 )
 from etl.load.live import IDS_PER_STATEMENT, batches
-from etl.records import Changes, NumberChange, NumberRecord, RedirectRecord
+from etl.records import Candidate, Changes, NumberChange, NumberRecord, RedirectRecord
 
 _REDIRECTS_PER_STATEMENT = 1_000
 
@@ -105,11 +104,11 @@ class _Application:
 
     def _refresh_digests(self, changes: Changes) -> None:
         columns = virtual_numbers.c
-        stale = [(change.after.id, change) for change in changes.changed if not change.number_differs]
-        rows: list[dict[str, Any]] = [
-            {"this": identity, "mark": item.fingerprint, "values": item.digest}
-            for identity, item in [*stale, *changes.refreshed]
+        fresh: list[tuple[int, NumberChange | Candidate]] = [
+            *((change.after.id, change) for change in changes.changed if not change.number_differs),
+            *changes.refreshed,
         ]
+        rows = [{"this": identity, "mark": item.fingerprint, "values": item.digest} for identity, item in fresh]
         if rows:
             statement = update(virtual_numbers).where(
                 columns.source == self._boundary.source, columns.id == bindparam("this")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from etl.events import Action, Event, Level, Observer, fan_out
 
@@ -33,7 +34,7 @@ def json_lines(threshold: Level) -> Observer:
         # How far a body has come is for a progress bar; a log of it would be noise.
         if _RANK[event.level] < _RANK[threshold] or event.action is Action.BODY_PROGRESS:
             return
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": event.level,
             "action": event.action,

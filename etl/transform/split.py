@@ -65,7 +65,7 @@ def _refuse_constant(_: str) -> NoReturn:
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 # Numbers stay text: Python refuses to convert thousands of digits, and nobody needs their value here.
-_scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).scan_once
+_decode_value = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).raw_decode
 
 
 def _split_slowly(text: str) -> Iterator[str]:
@@ -94,13 +94,13 @@ def _skip(text: str, position: int, expected: str = "") -> int:
 
 def _end_of_value(text: str, position: int) -> int:
     try:
-        return _scan(text, position)[1]
+        return _decode_value(text, position)[1]
     except RecursionError:
         end = position
         for token in tokens(text, position):
             end = token.end
         return end
-    except (ValueError, StopIteration):
+    except ValueError:
         raise _not_json(position) from None
 
 
@@ -132,27 +132,32 @@ def tokens(text: str, position: int = 0) -> Iterator[Token]:
         match = _TOKEN.match(text, position)
         if not match:
             raise _not_json(position)
-        token, position = match[1], match.end()
-        is_key = expected in ("key", "key or }") and token[0] == '"'
-        if token in _CLOSING:
-            if expected not in ("value or ]", "key or }", "comma") or open_objects.pop() != _CLOSING[token]:
-                raise _not_json(position)
-            expected = "comma"
-        elif is_key:
-            expected = ":"
-        elif token == ":" and expected == ":":
-            expected = "value"
-        elif token == "," and expected == "comma":
-            expected = "key" if open_objects[-1] else "value"
-        elif expected not in ("value", "value or ]") or token in (":", ","):
-            raise _not_json(position)
-        elif token in _OPENING:
-            yield Token(token, position, len(open_objects), is_key=False)
-            open_objects.append(_OPENING[token])
-            expected = "key or }" if token == "{" else "value or ]"
+        piece, position = match[1], match.end()
+        is_key = piece[0] == '"' and expected in ("key", "key or }")
+        if piece in _OPENING and expected in ("value", "value or ]"):
+            yield Token(piece, position, len(open_objects), is_key=False)
+            open_objects.append(_OPENING[piece])
+            expected = "key or }" if piece == "{" else "value or ]"
             continue
-        else:
-            expected = "comma"
-        yield Token(token, position, len(open_objects), is_key)
+        if not (following := _following(piece, expected, open_objects)):
+            raise _not_json(position)
+        expected = following
+        yield Token(piece, position, len(open_objects), is_key)
         if not open_objects:
             return
+
+
+def _following(piece: str, expected: str, open_objects: bytearray) -> str | None:
+    """Return what has to follow a piece, None where the piece itself is out of place."""
+    if piece in _CLOSING:
+        if expected not in (f"value or {piece}", f"key or {piece}", "comma") or open_objects[-1] != _CLOSING[piece]:
+            return None
+        open_objects.pop()
+        return "comma"
+    if piece == ":":
+        return "value" if expected == ":" else None
+    if piece == ",":
+        return ("key" if open_objects[-1] else "value") if expected == "comma" else None
+    if expected in ("key", "key or }"):
+        return ":" if piece[0] == '"' else None
+    return "comma" if expected in ("value", "value or ]") and piece not in _OPENING else None

@@ -30,7 +30,7 @@ class BadRecord(NamedTuple):
     identity: bytes
 
 
-class _Problem(Exception):
+class _RuleBrokenError(Exception):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
@@ -49,7 +49,7 @@ def validate(text: str) -> NumberRecord | BadRecord:
         return BadRecord(_read_deep_id(text), "too_deep", reason, _identity_of_tokens(text))
     try:
         return _number(value)
-    except _Problem as problem:
+    except _RuleBrokenError as problem:
         return BadRecord(_read_id(value), problem.code, problem.reason, identity(value))
 
 
@@ -78,10 +78,10 @@ def _number(value: Any) -> NumberRecord:
     _check_characters(value)
     fields = _members(value, "the record")
     if "from_redirect_numbers" not in fields:
-        raise _Problem("missing_field", "from_redirect_numbers is missing")
+        raise _RuleBrokenError("missing_field", "from_redirect_numbers is missing")
     redirects = fields.pop("from_redirect_numbers")
     if redirects is not None and not isinstance(redirects, list):
-        raise _Problem("wrong_type", f"from_redirect_numbers is {_kind(redirects)}, not an array")
+        raise _RuleBrokenError("wrong_type", f"from_redirect_numbers is {_kind(redirects)}, not an array")
     known = _known_values(fields, _NUMBER_TYPES, "")
     record = NumberRecord(
         **known,
@@ -91,7 +91,7 @@ def _number(value: Any) -> NumberRecord:
     try:
         return normalise(record)
     except RepeatedRedirectError:
-        raise _Problem("duplicate_redirect", "two redirects have the same id and different values") from None
+        raise _RuleBrokenError("duplicate_redirect", "two redirects have the same id and different values") from None
 
 
 def _redirect(value: Any) -> RedirectRecord:
@@ -103,7 +103,7 @@ def _redirect(value: Any) -> RedirectRecord:
 
 def _members(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Problem("not_an_object", f"{what} is {_kind(value)}, not an object")
+        raise _RuleBrokenError("not_an_object", f"{what} is {_kind(value)}, not an object")
     return dict(value)
 
 
@@ -128,12 +128,12 @@ def _known_values(fields: dict[str, Any], types: dict[str, type], prefix: str) -
         value = fields.get(name)
         if name in _REQUIRED:
             if name not in fields:
-                raise _Problem("missing_field", f"{prefix}{name} is missing")
+                raise _RuleBrokenError("missing_field", f"{prefix}{name} is missing")
         elif value is None:
             continue
         values[name] = _checked(f"{prefix}{name}", value, expected, low=1 if name == "id" else INTEGER_MIN)
     if not values["number"]:
-        raise _Problem("empty_number", f"{prefix}number is empty")
+        raise _RuleBrokenError("empty_number", f"{prefix}number is empty")
     return values
 
 
@@ -141,10 +141,11 @@ def _checked(name: str, value: Any, expected: type, low: int) -> Any:
     if expected is int and isinstance(value, Literal) and value.lstrip("-").isdigit():
         value = int(value) if value == "-0" else INTEGER_MAX + 1
     # bool is a kind of int, and Literal a kind of str, for Python alone.
-    if type(value) is not expected:
-        raise _Problem("wrong_type", f"{name} is {_kind(value)}, not {_TYPE_NAMES[expected]}")
+    kind = type(value)
+    if kind is not expected:
+        raise _RuleBrokenError("wrong_type", f"{name} is {_kind(value)}, not {_TYPE_NAMES[expected]}")
     if expected is int and not low <= value <= INTEGER_MAX:
-        raise _Problem("out_of_range", f"{name} is not from {'1' if low == 1 else '-2^63'} to 2^63-1")
+        raise _RuleBrokenError("out_of_range", f"{name} is not from {'1' if low == 1 else '-2^63'} to 2^63-1")
     return value
 
 
@@ -164,9 +165,9 @@ def _kind(value: Any) -> str:
 def _check_characters(value: Any) -> None:
     if isinstance(value, str):
         if "\0" in value:
-            raise _Problem("nul_character", "a string holds a NUL character, which databases cannot store")
+            raise _RuleBrokenError("nul_character", "a string holds a NUL character, which databases cannot store")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise _Problem("lone_surrogate", "a string holds half a surrogate pair, which is not a character")
+            raise _RuleBrokenError("lone_surrogate", "a string holds half a surrogate pair, which is not a character")
     elif isinstance(value, dict):
         for key, child in value.items():
             _check_characters(key)
@@ -211,8 +212,10 @@ def _identity_of_tokens(text: str) -> bytes:
 
 
 def _read_id(value: Any) -> int | None:
-    candidate = value.get("id") if isinstance(value, dict) else None
-    return candidate if type(candidate) is int and 1 <= candidate <= INTEGER_MAX else None
+    candidate: Any = value.get("id") if isinstance(value, dict) else None
+    if isinstance(candidate, bool) or not isinstance(candidate, int):
+        return None
+    return candidate if 1 <= candidate <= INTEGER_MAX else None
 
 
 def _read_deep_id(text: str) -> int | None:

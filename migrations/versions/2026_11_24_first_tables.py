@@ -1,6 +1,6 @@
-"""Live tables, history, the log of runs, quarantine, and the views that analysts query
+"""Live tables, history, the log of runs, quarantine, and the views that analysts query.
 
-Every statement can be run again: MariaDB and MySQL commit each one by itself, so an upgrade that was killed starts over.
+Every statement can be run again: MariaDB and MySQL commit each one by itself, and a killed upgrade starts over.
 """
 
 from typing import Any

@@ -23,6 +23,7 @@ from etl.sandbox import Account, SandboxServer
 _SOURCE = "demo"
 _TOKEN = "demo"  # noqa: S105 - of a server that runs for a second, on loopback
 _SHOWN_CHANGES = 12
+_EXAMPLE = "SELECT * FROM number_redirects LIMIT 5"
 
 _QUESTIONS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     (
@@ -131,8 +132,8 @@ def _answer(connection: Connection, question: str, query: str, right: tuple[int,
 def _print_farewell(file: Path) -> None:
     print_lines(
         [
-            f"The data is in {file}. Ask it yourself, with any SQLite client, or:",
-            f"  sqlite3 {file} 'SELECT * FROM number_redirects LIMIT 5'",
+            f"The data is in {file}. Ask it yourself with any SQLite client, or see what the job says of it:",
+            f'  sqlite3 {file} "{_EXAMPLE}"',
             f"  ETL_DATABASE_URL=sqlite:///{file} etl changes",
         ]
     )

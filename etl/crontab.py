@@ -3,8 +3,9 @@
 Kept apart from the scheduler so that a configuration is checked without importing one.
 """
 
-from dataclasses import dataclass
 from datetime import date
+
+import msgspec
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -25,8 +26,7 @@ class CrontabError(ValueError):
     """The expression is not one that crontab(5) accepts; the message says which field and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crontab:
+class Crontab(msgspec.Struct, frozen=True):
     """A parsed expression: the values at which each field matches. Weekdays count from Sunday = 0."""
 
     minutes: frozenset[int]

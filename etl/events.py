@@ -1,13 +1,15 @@
 """What the job tells the world while it works. The core only emits events; observers log, count or draw them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 
 class Action(StrEnum):
     """The stable names of all events, also the `action` key of every log line."""
 
+    SYNC_STARTED = "sync_started"
     SCHEMA_UPGRADED = "schema_upgraded"
     RUN_STARTED = "run_started"
     RUN_INTERRUPTED_EARLIER = "run_interrupted_earlier"
@@ -18,12 +20,16 @@ class Action(StrEnum):
     UNKNOWN_PURPOSE = "unknown_purpose"
     OUTSIDE_FILTER = "outside_filter"
     RECORDS_QUARANTINED = "records_quarantined"
+    RECORDS_NEWLY_QUARANTINED = "records_newly_quarantined"
     REMOVALS_SUSPENDED = "removals_suspended"
     CHANGES_FOUND = "changes_found"
     LOAD_RETRIED = "load_retried"
     RUN_SUCCEEDED = "run_succeeded"
     RUN_REFUSED = "run_refused"
     RUN_FAILED = "run_failed"
+    SYNC_FINISHED = "sync_finished"
+    COMMAND_FAILED = "command_failed"
+    INTEGRATION_FAILED = "integration_failed"
 
 
 class Level(StrEnum):
@@ -38,8 +44,7 @@ class Level(StrEnum):
 Detail = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something that happened. `details` holds numbers and stable words, never a token, phone number or comment."""
 
     action: Action
@@ -47,7 +52,7 @@ class Event:
     source: str | None = None
     run_id: int | None = None
     message: str = ""
-    details: dict[str, Detail] = field(default_factory=dict)
+    details: dict[str, Detail] = msgspec.field(default_factory=dict)
 
 
 Observer = Callable[[Event], None]

@@ -1,14 +1,13 @@
 """Decide whether a snapshot may be loaded without a person's word: plain arithmetic on what it would do."""
 
-from dataclasses import dataclass
+import msgspec
 
 from etl.config import Guard
 from etl.errors import DataRefusedError
 from etl.records import Changes, Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why a snapshot is not loaded."""
 
     code: str

@@ -6,10 +6,11 @@ A run is a straight line with one failure boundary. It prints nothing; observers
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Connection
 from sqlalchemy.engine import Engine
 
@@ -22,7 +23,7 @@ from etl.db.migrate import ensure_schema
 from etl.db.reading import reading
 from etl.diff import compare
 from etl.errors import ConfigError, DataRefusedError, EtlError, Interrupted
-from etl.events import Action, Event, Level, Observer
+from etl.events import Action, Detail, Event, Level, Observer
 from etl.extract.body import Body
 from etl.guard import judge
 from etl.load.apply import Boundary, apply
@@ -33,12 +34,12 @@ from etl.records import Changes, Counts, RunResult, Snapshot
 from etl.transform.snapshot import read_snapshot
 from etl.unforeseen import unforeseen
 
+_SIGINT_EXIT_CODE = 130
 _LOAD_ATTEMPTS = 3
 """Of one transaction, when other transactions get in its way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What one run is asked to do."""
 
     config: Config
@@ -86,13 +87,12 @@ def file_job(config: Config, source: Source, observer: Observer, path: str, acce
     )
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(msgspec.Struct):
     """What a run has found out so far, to be written down however it ends."""
 
     started: float
     run: OpenRun | None = None
-    facts: dict[str, int | str | None] = field(default_factory=dict)
+    facts: dict[str, int | str | None] = msgspec.field(default_factory=dict)
     counts: Counts | None = None
 
     def result(self, job: Job, outcome: str, error: EtlError | None = None) -> RunResult:
@@ -152,9 +152,10 @@ def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) 
             outcome, refusal = _load(job, connection, progress)
     except EtlError as error:
         return _settle(job, engine, connection, progress, error)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as signal:
         interruption = EtlError("ended by a signal; what was open was rolled back", code="interrupted")
-        _settle(job, engine, connection, progress, interruption)
+        result = _settle(job, engine, connection, progress, interruption)
+        _tell_end(result, job.observer, getattr(signal, "exit_code", _SIGINT_EXIT_CODE))
         raise
     return progress.result(job, outcome, refusal)
 
@@ -171,8 +172,9 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
     if refusal:
         error = refusal.error()
         with database_failures(), connection.begin():
-            update_quarantine(connection, job.source.name, run_id, snapshot.rejections)
+            fresh = update_quarantine(connection, job.source.name, run_id, snapshot.rejections)
             close_run(connection, run_id, "refused", progress.facts | failure_facts(error))
+        _tell_newly_quarantined(job, progress, fresh)
         return "refused", error
     _commit(job, connection, progress, snapshot, changes)
     return "succeeded", None
@@ -209,13 +211,14 @@ def _commit(job: Job, connection: Connection, progress: _Progress, snapshot: Sna
         try:
             with database_failures(), connection.begin():
                 apply(connection, boundary, changes)
-                update_quarantine(connection, job.source.name, run.id, snapshot.rejections)
+                fresh = update_quarantine(connection, job.source.name, run.id, snapshot.rejections)
                 close_run(connection, run.id, "succeeded", progress.facts | counts)
         except EtlError as error:
             if attempt == _LOAD_ATTEMPTS or not may_succeed_again(error):
                 raise
             _tell(job, progress, Action.LOAD_RETRIED, Level.WARNING, str(error))
         else:
+            _tell_newly_quarantined(job, progress, fresh)
             return
 
 
@@ -306,7 +309,8 @@ def _tell(
 
 
 def _tell_start(job: Job, run: OpenRun) -> None:
-    job.observer(Event(Action.RUN_STARTED, Level.INFO, job.source.name, run.id, details={"origin": job.origin}))
+    details: dict[str, Detail] = {"origin": job.origin, "previous_outcome": run.previous_outcome}
+    job.observer(Event(Action.RUN_STARTED, Level.INFO, job.source.name, run.id, details=details))
     for interrupted in run.interrupted:
         message = f"run {interrupted} had ended without a word; it is now marked failed, interrupted"
         job.observer(Event(Action.RUN_INTERRUPTED_EARLIER, Level.WARNING, job.source.name, run.id, message))
@@ -327,6 +331,12 @@ def _tell_oddities(job: Job, progress: _Progress, snapshot: Snapshot) -> None:
         _tell(job, progress, Action.REMOVALS_SUSPENDED, Level.WARNING, message)
 
 
+def _tell_newly_quarantined(job: Job, progress: _Progress, count: int) -> None:
+    if count:
+        message = f"{count} records are newly quarantined: see `etl quarantine`"
+        _tell(job, progress, Action.RECORDS_NEWLY_QUARANTINED, Level.WARNING, message, {"records": count})
+
+
 _END = {
     "succeeded": (Action.RUN_SUCCEEDED, Level.INFO),
     "refused": (Action.RUN_REFUSED, Level.ERROR),
@@ -334,11 +344,11 @@ _END = {
 }
 
 
-def _tell_end(result: RunResult, observer: Observer) -> None:
+def _tell_end(result: RunResult, observer: Observer, exit_code: int | None = None) -> None:
     action, level = _END[result.outcome]
     details = {**result.facts, **(asdict(result.counts) if result.counts else {}), "seconds": round(result.seconds, 3)}
     if result.error:
-        details |= {"error_code": result.error.code, "exit_code": result.error.exit_code}
+        details |= {"error_code": result.error.code, "exit_code": exit_code or result.error.exit_code}
     observer(Event(action, level, result.source, result.run_id, str(result.error or ""), details))
 
 
@@ -346,7 +356,13 @@ def sync_all(
     jobs: Sequence[tuple[Source, Callable[[], Job]]], observer: Observer, *, dry_run: bool = False
 ) -> list[RunResult]:
     """Run the jobs one after the other, whatever becomes of those before."""
-    return [sync(make_job, source, observer, dry_run=dry_run) for source, make_job in jobs]
+    observer(Event(Action.SYNC_STARTED, details={"sources": len(jobs), "dry_run": dry_run}))
+    results = [sync(make_job, source, observer, dry_run=dry_run) for source, make_job in jobs]
+    details: dict[str, Detail] = {"exit_code": exit_code(results)}
+    for outcome in ("succeeded", "refused", "failed"):
+        details[outcome] = sum(result.outcome == outcome for result in results)
+    observer(Event(Action.SYNC_FINISHED, details=details))
+    return results
 
 
 def exit_code(results: Sequence[RunResult]) -> int:

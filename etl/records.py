@@ -5,7 +5,6 @@ Nothing here does I/O. The source of all field facts is the vendor's page «По
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Annotated
 
@@ -91,8 +90,7 @@ def digest(record: NumberRecord) -> bytes:
     return DIGEST_VERSION + blake2b(_encode(record), digest_size=15).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """A record that breaks a rule of the contract, on its way into quarantine."""
 
     position: int
@@ -126,8 +124,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         return self.decode(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """What one complete answer of the API says, judged record by record."""
 
     received: int
@@ -153,8 +150,7 @@ class Snapshot:
         return any(rejection.number_id is None for rejection in self.rejections)
 
 
-@dataclass(frozen=True, slots=True)
-class NumberChange:
+class NumberChange(msgspec.Struct, frozen=True):
     """A live number whose record, or whose redirects, differ from the snapshot's."""
 
     before: NumberRecord
@@ -187,8 +183,7 @@ class NumberChange:
         return [redirect for redirect in self.before.redirects if redirect.id not in new]
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """All that has to happen to bring one source's live tables to one snapshot."""
 
     live_before: int
@@ -215,8 +210,7 @@ class Changes:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that a run adds, changes, removes and leaves, under the names of `sync_runs`."""
 
     numbers_added: int
@@ -236,8 +230,7 @@ class Counts:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt to bring a source's tables to a snapshot ended."""
 
     source: str
@@ -248,7 +241,7 @@ class RunResult:
     error: EtlError | None = None
     counts: Counts | None = None
     """None when it ended before the snapshot was compared."""
-    facts: Mapping[str, int | str | None] = field(default_factory=dict)
+    facts: Mapping[str, int | str | None] = msgspec.field(default_factory=dict)
     """What is known of the answer, under the names of `sync_runs`."""
     seconds: float = 0.0
     changes: Changes | None = None

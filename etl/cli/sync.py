@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from msgspec.structs import asdict
+
 from etl.cli.output import print_json, print_lines, print_table, stdout_is_terminal
 from etl.config import Config, Source, load_config
 from etl.errors import UsageError
@@ -50,8 +52,6 @@ def _job_maker(options: argparse.Namespace, config: Config, source: Source, obse
 
 def describe(result: RunResult) -> dict[str, Any]:
     """Return a result as the JSON document shows it."""
-    from dataclasses import asdict  # noqa: PLC0415 - for --json only
-
     document: dict[str, Any] = {
         "source": result.source,
         "run_id": result.run_id,

@@ -6,16 +6,16 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
+
+import msgspec
 
 from etl.errors import DataRefusedError, StorageError
 
 CHUNK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True):
     """A complete body, decompressed."""
 
     file: BinaryIO

@@ -5,9 +5,9 @@ the rows are as the changes say.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, literal, select, tuple_, update
 
 from etl.db.dialects import Row, bulk_insert, driver_value, upsert
@@ -24,8 +24,7 @@ from etl.records import Candidate, Changes, NumberChange, NumberRecord, Redirect
 _REDIRECTS_PER_STATEMENT = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
+class Boundary(msgspec.Struct, frozen=True):
     """The one point in the history of a source at which all changes of a run happen."""
 
     source: str

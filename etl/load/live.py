@@ -1,10 +1,10 @@
 """Read what is live for one source."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, select
 
@@ -17,8 +17,7 @@ IDS_PER_STATEMENT = 5_000
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """The live numbers of a source, by their digests."""
 
     known: dict[bytes, int]

@@ -12,8 +12,11 @@ from etl.records import Rejection
 _ROWS_PER_STATEMENT = 500
 
 
-def update_quarantine(connection: Connection, source: str, run_id: int, rejections: Sequence[Rejection]) -> None:
-    """Open a row for each bad record that is new, close those of records that are gone; write nothing for the rest."""
+def update_quarantine(connection: Connection, source: str, run_id: int, rejections: Sequence[Rejection]) -> int:
+    """Open a row for each bad record that is new, close those of records that are gone; write nothing for the rest.
+
+    Returns the number of new rows.
+    """
     columns = quarantined_records.c
     query = select(columns["_identity"], columns["_id"]).where(columns.source == source, columns.valid_to_run.is_(None))
     still_open = {bytes(identity): row for identity, row in connection.execute(query)}
@@ -22,6 +25,7 @@ def update_quarantine(connection: Connection, source: str, run_id: int, rejectio
         connection.execute(update(quarantined_records).where(columns["_id"].in_(gone)).values(valid_to_run=run_id))
     for batch in batches(fresh, _ROWS_PER_STATEMENT):
         connection.execute(insert(quarantined_records), [_row(source, run_id, rejection) for rejection in batch])
+    return len(fresh)
 
 
 def _row(source: str, run_id: int, rejection: Rejection) -> dict[str, Any]:

@@ -1,32 +1,51 @@
 """The log of runs: every attempt leaves a row, and the row says how it ended."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+import msgspec
+from sqlalchemy import Connection, insert, or_, select, update
 
 from etl import __version__
 from etl.db.tables import sync_runs
 from etl.errors import EtlError, UnavailableError
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRun:
+class OpenRun(msgspec.Struct, frozen=True):
     """A run that has begun."""
 
     id: int
     started_at: datetime
     interrupted: tuple[int, ...]
     """Earlier runs of the source that were found `running`: their processes are gone, for the lock was free."""
+    previous_outcome: str | None
+    """How the source's last run ended that came to an end of its own; None when there was none.
+
+    An interrupted run says nothing about the source, and nobody was told of it.
+    """
 
 
 def open_run(connection: Connection, source: str, origin: str, replay_of: int | None = None) -> OpenRun:
     """Mark what earlier runs left open as interrupted, and add a row for this one. The source's lock must be held."""
     columns = sync_runs.c
-    orphans = tuple(
-        connection.scalars(select(columns.id).where(columns.source == source, columns.outcome == "running"))
+    # One statement for two questions: which runs did nobody close, and how did the last one end?
+    settled = (
+        select(columns.id)
+        .where(
+            columns.source == source,
+            columns.outcome != "running",
+            or_(columns.error_code.is_(None), columns.error_code != "interrupted"),
+        )
+        .order_by(columns.id.desc())
+        .limit(1)
+        .scalar_subquery()
     )
+    query = select(columns.id, columns.outcome).where(
+        columns.source == source, or_(columns.outcome == "running", columns.id == settled)
+    )
+    found = connection.execute(query).all()
+    orphans = tuple(run_id for run_id, outcome in found if outcome == "running")
+    previous = next((outcome for _, outcome in found if outcome != "running"), None)
     now = datetime.now(UTC)
     if orphans:
         message = "the process ended without a word: it was killed, or its machine or database went down"
@@ -44,7 +63,7 @@ def open_run(connection: Connection, source: str, origin: str, replay_of: int | 
         "_replay_of": replay_of,
     }
     result = connection.execute(insert(sync_runs), row)
-    return OpenRun(_key(result.inserted_primary_key), now, orphans)
+    return OpenRun(_key(result.inserted_primary_key), now, orphans, previous)
 
 
 def _key(key: Any) -> int:

@@ -1,8 +1,6 @@
 """`python -m etl` is the same as the console script `etl`."""
 
-import sys
-
-from etl.cli import main
+from etl.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

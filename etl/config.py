@@ -24,7 +24,7 @@ PRODUCTION_URL = "https://simple-api.cp.megafon.ru"
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86_400)]
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*"
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, None: 1}
 _DURATION_KEYS = {
     "http": ("connect_timeout", "read_timeout", "deadline"),
@@ -157,7 +157,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def parse_duration(text: str) -> float:
     """Seconds in `90`, `"30s"`, `"15m"`, `"2h"` or `"7d"`; raises ValueError for anything else."""
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if not match:
         raise ValueError(f'{text!r} is not a duration; write seconds or "30s", "15m", "2h"')
     return float(match[1]) * _UNIT_SECONDS[match[2]]

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 # Control characters, line and paragraph separators, and those that change the direction of what follows.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def printable(value: object) -> str:
     """Return the value as text that stays within its line; unsafe characters are shown as escapes."""
-    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(value))
+    return re.sub(_UNSAFE, lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(value))
 
 
 def stdout_is_terminal() -> bool:

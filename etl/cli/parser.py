@@ -40,7 +40,7 @@ def _add(commands: Any, name: str, summary: str, module: str, details: str = "")
         description=f"{summary[0].upper()}{summary[1:]}.{f' {details}' if details else ''}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(module=module)
+    parser.set_defaults(module=module, stays_up=False)
     parser.add_argument(
         "--config", metavar="FILE", help="configuration; else $ETL_CONFIG, else config.toml here if there is one"
     )
@@ -115,6 +115,7 @@ def _add_sandbox(commands: Any) -> None:
         "sandbox",
         "Stop it with Ctrl-C.",
     )
+    parser.set_defaults(stays_up=True)
     parser.add_argument(
         "--port", metavar="N", type=port, default=8080, help="port on 127.0.0.1, 0 for any (default: 8080)"
     )

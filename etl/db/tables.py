@@ -23,8 +23,8 @@ from sqlalchemy import (
     TypeDecorator,
     cast,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import UserDefinedType
 
@@ -50,7 +50,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         if dialect.name == "postgresql":
             return dialect.type_descriptor(DateTime(timezone=True))
         if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+            from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415 - for these databases only
+
+            return dialect.type_descriptor(DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -80,12 +82,37 @@ class PostgresJson(UserDefinedType[str]):
         return cast(colexpr, Text)
 
 
-# MySQL's TEXT ends at 65,535 bytes; a comment does not.
-LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+# MariaDB and MySQL have names of their own for what the others call text, bytes and a moment. They are given here, for
+# SQLAlchemy's types of these names live in a module that a run on another database need not import.
+
+
+class LongText(Text):
+    """Text without a limit; MySQL's TEXT ends at 65,535 bytes, and a comment does not."""
+
+    cache_ok = True
+
+
+class Digest(LargeBinary):
+    """16 bytes."""
+
+    cache_ok = True
+
+
+@compiles(LongText, "mysql", "mariadb")
+def _long_text_on_mysql(*_: Any, **__: Any) -> str:
+    return "LONGTEXT"
+
+
+@compiles(Digest, "mysql", "mariadb")
+def _digest_on_mysql(*_: Any, **__: Any) -> str:
+    return "BINARY(16)"
+
+
+LONG_TEXT = LongText()
+DIGEST = Digest(16)
 JSON_TEXT = LONG_TEXT.with_variant(PostgresJson(), "postgresql")
 # SQLite numbers rows by itself only in a column that is an INTEGER.
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
-DIGEST = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 
 sync_runs = Table(
     "sync_runs",

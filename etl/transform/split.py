@@ -113,7 +113,7 @@ class Token(NamedTuple):
     is_key: bool
 
 
-_TOKEN = re.compile(
+_PIECE = (
     r'[ \t\n\r]*("[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
     r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
     r"|true|false|null|[\[\]{},:])"
@@ -126,10 +126,11 @@ def tokens(text: str, position: int = 0) -> Iterator[Token]:
 
     Raises DataRefusedError where the text is not JSON.
     """
+    pattern = re.compile(_PIECE)
     open_objects = bytearray()  # one byte per level, 1 for an object: nesting is bounded by the body's size only
     expected = "value"
     while True:
-        match = _TOKEN.match(text, position)
+        match = pattern.match(text, position)
         if not match:
             raise _not_json(position)
         piece, position = match[1], match.end()

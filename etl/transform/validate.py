@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 from hashlib import blake2b
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -82,11 +83,11 @@ def _number(value: Any) -> NumberRecord:
     redirects = fields.pop("from_redirect_numbers")
     if redirects is not None and not isinstance(redirects, list):
         raise _RuleBrokenError("wrong_type", f"from_redirect_numbers is {_kind(redirects)}, not an array")
-    known = _known_values(fields, _NUMBER_TYPES, "")
+    known = _known_values(fields, _types(NumberRecord), "")
     record = NumberRecord(
         **known,
         from_redirect_numbers=[_redirect(item) for item in redirects or ()],
-        extra=_extra(fields, _NUMBER_TYPES),
+        extra=_extra(fields, _types(NumberRecord)),
     )
     try:
         return normalise(record)
@@ -97,7 +98,8 @@ def _number(value: Any) -> NumberRecord:
 def _redirect(value: Any) -> RedirectRecord:
     fields = _members(value, "a redirect")
     return RedirectRecord(
-        **_known_values(fields, _REDIRECT_TYPES, "from_redirect_numbers."), extra=_extra(fields, _REDIRECT_TYPES)
+        **_known_values(fields, _types(RedirectRecord), "from_redirect_numbers."),
+        extra=_extra(fields, _types(RedirectRecord)),
     )
 
 
@@ -107,6 +109,7 @@ def _members(value: Any, what: str) -> dict[str, Any]:
     return dict(value)
 
 
+@cache
 def _types(record_type: type) -> dict[str, type]:
     """Map the record's scalar fields to bool, int or str."""
     hints = get_type_hints(record_type)
@@ -117,8 +120,6 @@ def _types(record_type: type) -> dict[str, type]:
     }
 
 
-_NUMBER_TYPES = _types(NumberRecord)
-_REDIRECT_TYPES = _types(RedirectRecord)
 _REQUIRED = ("id", "number")
 
 

@@ -97,6 +97,32 @@ class Schedule(_Section, frozen=True):
     jitter: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
 
 
+class Metrics(_Section, frozen=True):
+    """Where figures for Prometheus' node exporter are left, if anywhere."""
+
+    textfile: str = ""
+
+
+class Ping(_Section, frozen=True):
+    """The dead-man's switch that is told when a sync begins and ends, if any."""
+
+    url: str = ""
+
+    def __repr__(self) -> str:
+        """Without the address: whoever knows it can silence the switch."""
+        return f"Ping(url={'…' if self.url else ''!r})"
+
+
+class Notify(_Section, frozen=True):
+    """Who is told when a person is needed: addresses as Apprise spells them."""
+
+    urls: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the addresses, for they hold passwords."""
+        return f"Notify(urls={len(self.urls)})"
+
+
 class Config(_Section, frozen=True):
     """Everything the job can be told."""
 
@@ -106,6 +132,9 @@ class Config(_Section, frozen=True):
     guard: Guard = Guard()
     archive: Archive = Archive()
     schedule: Schedule = Schedule()
+    metrics: Metrics = Metrics()
+    ping: Ping = Ping()
+    notify: Notify = Notify()
 
     def source(self, name: str) -> Source:
         """Return the source of this name; raises ConfigError that lists the known ones."""
@@ -180,6 +209,7 @@ def _convert_durations(document: dict[str, Any], where: str) -> None:
 def _refuse_unknown_keys(document: dict[str, Any], where: str) -> None:
     sections: dict[str, type[_Section]] = {
         "database": Database, "sources": Source, "http": Http, "guard": Guard, "archive": Archive, "schedule": Schedule,
+        "metrics": Metrics, "ping": Ping, "notify": Notify,
     }  # fmt: skip
     _refuse_unknown(document, sections, where, "")
     for name, section in sections.items():
@@ -231,6 +261,7 @@ def _check(config: Config, where: str) -> Config:
             raise ConfigError(f"{where}: two sources are named {source.name!r}; names must differ")
     _check_http(config.http, where)
     _check_schedule(config.schedule, where)
+    _check_integrations(config, where)
     return config
 
 
@@ -286,6 +317,21 @@ def _check_schedule(schedule: Schedule, where: str) -> None:
         raise ConfigError(
             f"{where}: schedule.timezone: {schedule.timezone!r} is not a known time zone, such as Europe/Moscow"
         ) from None
+
+
+def _check_integrations(config: Config, where: str) -> None:
+    textfile, ping = config.metrics.textfile, config.ping.url
+    if textfile and not textfile.endswith(".prom"):
+        raise ConfigError(f"{where}: metrics.textfile must end in .prom: node exporter reads no other file")
+    # The addresses are secrets and are not repeated.
+    if ping and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", ping):
+        raise ConfigError(
+            f'{where}: ping.url must look like "https://hc.example/uuid", without a query: /start and exit codes are '
+            "put behind it"
+        )
+    for position, address in enumerate(config.notify.urls, start=1):
+        if not re.match(r"[a-z][a-z0-9+.-]*://\S", address, re.IGNORECASE):
+            raise ConfigError(f'{where}: notify.urls: address {position} must look like "mailto://…" or "tgram://…"')
 
 
 def read_token(source: Source, environ: Mapping[str, str] = os.environ) -> str:

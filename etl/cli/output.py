@@ -4,18 +4,13 @@ Whatever comes from the source is made harmless on the way: it can move no curso
 """
 
 import json
-import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-# Control characters, line and paragraph separators, and those that change the direction of what follows.
-_UNSAFE = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+from etl.report.text import printable
 
-
-def printable(value: object) -> str:
-    """Return the value as text that stays within its line; unsafe characters are shown as escapes."""
-    return re.sub(_UNSAFE, lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(value))
+__all__ = ["print_json", "print_lines", "print_table", "printable", "stdout_is_terminal"]
 
 
 def stdout_is_terminal() -> bool:

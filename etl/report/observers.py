@@ -1,6 +1,7 @@
 """Observers for standard error: JSON lines for programs, progress and plain words for a person at a terminal."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etl.events import Action, Event, Level, Observer, fan_out
+from etl.report.text import UNSAFE, printable
 
 _RANK = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}
 
@@ -41,10 +43,18 @@ def json_lines(threshold: Level) -> Observer:
         }
         known = {"source": event.source, "run_id": event.run_id, "message": event.message or None, **event.details}
         line.update((key, value) for key, value in known.items() if value is not None)
-        sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stderr.write(f"{_one_line(line)}\n")
         sys.stderr.flush()
 
     return log
+
+
+def _one_line(values: dict[str, Any]) -> str:
+    """JSON that no reader breaks into two lines, and that survives any encoding of standard error."""
+    encoding = (sys.stderr.encoding or "ascii").lower().replace("-", "")
+    text = json.dumps(values, ensure_ascii=encoding != "utf8")
+    # What json.dumps leaves alone: line separators of Unicode, and half characters out of file names.
+    return text if text.isprintable() else re.sub(UNSAFE, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def human_lines(threshold: Level) -> Observer:
@@ -54,7 +64,7 @@ def human_lines(threshold: Level) -> Observer:
         if _RANK[event.level] < _RANK[threshold] or event.action is Action.BODY_PROGRESS:
             return
         details = ", ".join(f"{key} {value}" for key, value in event.details.items() if value is not None)
-        words = event.message or f"{event.action.replace('_', ' ')}{f' ({details})' if details else ''}"
+        words = printable(event.message or f"{event.action.replace('_', ' ')}{f' ({details})' if details else ''}")
         sys.stderr.write(f"etl: {f'{event.source}: ' if event.source else ''}{words}\n")
         sys.stderr.flush()
 

@@ -17,6 +17,8 @@ class Action(StrEnum):
     ATTEMPT_FAILED = "attempt_failed"
     BODY_PROGRESS = "body_progress"
     BODY_RECEIVED = "body_received"
+    BODY_ARCHIVED = "body_archived"
+    ARCHIVE_UNTIDY = "archive_untidy"
     UNKNOWN_PURPOSE = "unknown_purpose"
     OUTSIDE_FILTER = "outside_filter"
     RECORDS_QUARANTINED = "records_quarantined"
@@ -30,6 +32,8 @@ class Action(StrEnum):
     SYNC_FINISHED = "sync_finished"
     COMMAND_FAILED = "command_failed"
     INTEGRATION_FAILED = "integration_failed"
+    SCHEDULE_STARTED = "schedule_started"
+    SCHEDULE_STOPPED = "schedule_stopped"
 
 
 class Level(StrEnum):

@@ -25,6 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"virtual-numbers-etl {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_sync(commands)
+    _add_schedule(commands)
+    _add_status(commands)
     _add_changes(commands)
     _add_quarantine(commands)
     _add_database(commands)
@@ -51,11 +53,21 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _add_sync(commands: Any) -> None:
-    parser = _add(commands, "sync", "bring the tables up to date with the source, once", "sync")
+def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", metavar="NAME", action="append", default=[], help="only this source; may be given several times"
     )
+
+
+def _add_loudness(parser: argparse.ArgumentParser) -> None:
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="log every step, on a terminal too")
+
+
+def _add_sync(commands: Any) -> None:
+    parser = _add(commands, "sync", "bring the tables up to date with the source, once", "sync")
+    _add_sources(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would change; write nothing at all")
     parser.add_argument(
         "--accept-removals",
@@ -65,9 +77,34 @@ def _add_sync(commands: Any) -> None:
     )
     parser.add_argument("--from-file", metavar="FILE", help="load a saved response body, plain or gzip; needs no token")
     _add_json(parser)
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
-    loudness.add_argument("-v", "--verbose", action="store_true", help="log every step, on a terminal too")
+    _add_loudness(parser)
+
+
+def _add_schedule(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "schedule",
+        "stay up and sync on the configured cron expression",
+        "schedule",
+        "A run starts at once if one is overdue. SIGTERM or Ctrl-C rolls back what is open and ends it.",
+    )
+    _add_sources(parser)
+    _add_loudness(parser)
+
+
+def _add_status(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "status",
+        "show how fresh each source's data is, and its last runs",
+        "status",
+        "Exit code 1 when a source has no successful run or, with --max-age, none that is recent enough.",
+    )
+    parser.add_argument(
+        "--max-age", metavar="AGE", type=duration, help='how old the last success may be, such as "90m" or "2h"'
+    )
+    _add_sources(parser)
+    _add_json(parser)
 
 
 def _add_changes(commands: Any) -> None:
@@ -153,6 +190,16 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
+
+
+def duration(text: str) -> float:
+    """Return the seconds in `90`, `30s`, `15m`, `2h` or `7d`; raises ArgumentTypeError otherwise."""
+    from etl.config import parse_duration  # noqa: PLC0415 - the help is shown without reading any configuration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def port(text: str) -> int:

@@ -22,7 +22,7 @@ def exclusive_lock(connection: Connection, name: str) -> Iterator[None]:
     Raises BusyError at once when somebody else holds it.
     """
     if connection.dialect.name == "sqlite":
-        with _file_lock(f"{sqlite_file(connection.engine.url)}-{name}.lock", name):
+        with _file_lock(lock_file(connection, name), name):
             yield
         return
     take, release, key = _session_lock(connection, name)
@@ -42,12 +42,23 @@ def exclusive_lock(connection: Connection, name: str) -> Iterator[None]:
 
 def _session_lock(connection: Connection, name: str) -> tuple[str, str, str]:
     if connection.dialect.name == "postgresql":
-        # Advisory locks belong to a database; the tables to a schema in it.
-        key = "hashtextextended(concat('virtual-numbers-etl ', current_schema(), ' ', CAST(:key AS text)), 0)"
-        return f"SELECT pg_try_advisory_lock({key})", f"SELECT pg_advisory_unlock({key})", name
-    # Named locks belong to the whole server, and their names end at 64 characters.
+        return f"SELECT pg_try_advisory_lock({POSTGRESQL_KEY})", f"SELECT pg_advisory_unlock({POSTGRESQL_KEY})", name
+    return "SELECT GET_LOCK(:key, 0)", "SELECT RELEASE_LOCK(:key)", mysql_key(connection, name)
+
+
+POSTGRESQL_KEY = "hashtextextended(concat('virtual-numbers-etl ', current_schema(), ' ', CAST(:key AS text)), 0)"
+"""Advisory locks belong to a database; the tables to a schema in it. The parameter is the lock's name."""
+
+
+def mysql_key(connection: Connection, name: str) -> str:
+    """Return the lock's name on MariaDB and MySQL, where it belongs to the whole server and ends at 64 characters."""
     unique = sha256(f"{connection.engine.url.database} {name}".encode()).hexdigest()[:32]
-    return "SELECT GET_LOCK(:key, 0)", "SELECT RELEASE_LOCK(:key)", f"virtual-numbers-etl {unique}"
+    return f"virtual-numbers-etl {unique}"
+
+
+def lock_file(connection: Connection, name: str) -> str:
+    """Return the path of the file that is the lock on SQLite."""
+    return f"{sqlite_file(connection.engine.url)}-{name}.lock"
 
 
 @contextmanager

@@ -1,0 +1,30 @@
+"""`etl schedule`: stay up and sync on time."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+from etl.cli.output import print_lines, stdout_is_terminal
+from etl.cli.sync import chosen_sources, summary
+from etl.config import load_config
+from etl.duetimes import time_zone
+from etl.records import RunResult
+from etl.report.observers import observing
+from etl.scheduler import keep_syncing
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command, until a signal ends it."""
+    config = load_config(options.config)
+    zone = time_zone(config.schedule.timezone)
+
+    def show(results: Sequence[RunResult], next_run: datetime | None) -> None:
+        # A log has all of this already.
+        if stdout_is_terminal():
+            print_lines(summary(result) for result in results)
+            if next_run:
+                print_lines([f"next run at {next_run.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"])
+
+    observe = partial(observing, quiet=options.quiet, verbose=options.verbose)
+    keep_syncing(config, chosen_sources(config, options.source), observe, report=show)

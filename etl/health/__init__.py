@@ -1,0 +1,1 @@
+"""How the job is doing, for people and for monitoring: read only."""

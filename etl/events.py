@@ -36,6 +36,14 @@ class Action(StrEnum):
     SCHEDULE_STOPPED = "schedule_stopped"
 
 
+RUN_OUTCOMES = {
+    Action.RUN_SUCCEEDED: "succeeded",
+    Action.RUN_REFUSED: "refused",
+    Action.RUN_FAILED: "failed",
+}
+"""The events that end a run, and the outcome that `sync_runs` shows for each."""
+
+
 class Level(StrEnum):
     """How much an event matters to an operator."""
 

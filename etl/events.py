@@ -30,7 +30,6 @@ class Action(StrEnum):
     RUN_REFUSED = "run_refused"
     RUN_FAILED = "run_failed"
     SYNC_FINISHED = "sync_finished"
-    COMMAND_FAILED = "command_failed"
     INTEGRATION_FAILED = "integration_failed"
     SCHEDULE_STARTED = "schedule_started"
     SCHEDULE_STOPPED = "schedule_stopped"

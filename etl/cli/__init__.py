@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = command.run(options)
         sys.stdout.flush()
     except EtlError as error:
-        print(f"etl: {error}", file=sys.stderr)  # noqa: T201 - the one line an error is
-        return error.exit_code
+        return _report(error)
     except Interrupted as interruption:
         return interruption.exit_code
     except KeyboardInterrupt:
@@ -53,12 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _report(error: EtlError) -> int:
+    from etl.report.text import printable  # noqa: PLC0415 - needed for an error only
+
+    # It may name a file, and a file's name may hold anything.
+    print(f"etl: {printable(error)}", file=sys.stderr)  # noqa: T201 - the one line an error is
+    return error.exit_code
+
+
 def _report_unforeseen(error: Exception) -> int:
     from etl.unforeseen import unforeseen  # noqa: PLC0415 - needed for a bug only
 
-    described = unforeseen(error)
-    print(f"etl: {described}", file=sys.stderr)  # noqa: T201 - as above
-    return described.exit_code
+    return _report(unforeseen(error))
 
 
 def _make_output_safe() -> None:

@@ -1,14 +1,16 @@
 """`etl schedule`: stay up and sync on time."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 
 from etl.cli.output import print_lines, stdout_is_terminal
 from etl.cli.sync import chosen_sources, summary
 from etl.config import load_config
 from etl.duetimes import time_zone
+from etl.events import Observer
+from etl.integrations import connect
 from etl.records import RunResult
 from etl.report.observers import observing
 from etl.scheduler import keep_syncing
@@ -26,5 +28,11 @@ def run(options: argparse.Namespace) -> int:
             if next_run:
                 print_lines([f"next run at {next_run.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"])
 
-    observe = partial(observing, quiet=options.quiet, verbose=options.verbose)
+    join = connect(config, stays_up=True)
+
+    @contextmanager
+    def observe() -> Iterator[Observer]:
+        with observing(quiet=options.quiet, verbose=options.verbose) as log:
+            yield join(log)
+
     keep_syncing(config, chosen_sources(config, options.source), observe, report=show)

@@ -21,7 +21,9 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     sources = chosen_sources(config, options.source)
     _check_combination(options, sources)
-    with observing(quiet=options.quiet, verbose=options.verbose) as observer:
+    join = _listeners(config, dry_run=options.dry_run)
+    with observing(quiet=options.quiet, verbose=options.verbose) as log:
+        observer = join(log)
         jobs = [(source, _job_maker(options, config, source, observer)) for source in sources]
         results = sync_all(jobs, observer, dry_run=options.dry_run)
     if options.json:
@@ -29,6 +31,15 @@ def run(options: argparse.Namespace) -> int:
     elif not options.quiet:
         _print(results, dry_run=options.dry_run)
     return exit_code(results)
+
+
+def _listeners(config: Config, *, dry_run: bool) -> Callable[[Observer], Observer]:
+    if dry_run:
+        # It writes nothing at all, and nobody is to hear of it.
+        return lambda log: log
+    from etl.integrations import connect  # noqa: PLC0415 - a dry run needs none
+
+    return connect(config)
 
 
 def chosen_sources(config: Config, names: list[str]) -> list[Source]:

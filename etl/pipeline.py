@@ -5,7 +5,7 @@ A run is a straight line with one failure boundary. It prints nothing; observers
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = "api"
     replay_of: int | None = None
     accept_removals: int | None = None
+    check: Callable[[Connection], None] = lambda _: None
+    """Raises UsageError when the job makes no sense with what is in the database; called before a run is opened."""
 
 
 def api_job(config: Config, source: Source, observer: Observer, accept_removals: int | None = None) -> Job:
@@ -134,7 +136,9 @@ def _sync(job: Job, progress: _Progress) -> RunResult:
         if upgraded := ensure_schema(url, connection, migrate=job.config.database.migrate):
             job.observer(Event(Action.SCHEMA_UPGRADED, message=f"schema is now at {upgraded}"))
         with exclusive_lock(connection, source_lock(job.source.name)):
-            return _run(job, engine, connection, progress)
+            result = _run(job, engine, connection, progress)
+            _tidy_archive(job, connection, progress, result)
+            return result
 
 
 def _refuse_to_create(url: str, migrate: str) -> None:
@@ -145,7 +149,9 @@ def _refuse_to_create(url: str, migrate: str) -> None:
 
 def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) -> RunResult:
     with database_failures(), connection.begin():
-        progress.run = open_run(connection, job.source.name, job.origin, job.replay_of)
+        job.check(connection)
+        above = _newest_archived_run(job)
+        progress.run = open_run(connection, job.source.name, job.origin, job.replay_of, above=above)
     _tell_start(job, progress.run)
     try:
         with _bugs_reported():
@@ -161,12 +167,14 @@ def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) 
 
 
 def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, EtlError | None]:
-    body = job.obtain()
-    progress.facts.update(_facts_of_body(body))
-    _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
-    with database_failures(), connection.begin():
-        live = read_live(connection, job.source.name)
-    snapshot, changes = _compare(job, body, live, connection, progress)
+    with closing(job.obtain()) as body:
+        # Nobody sent the list that retires a source.
+        progress.facts.update(_facts_of_body(body) if job.origin != "prune" else {})
+        _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
+        _archive(job, progress, body)
+        with database_failures(), connection.begin():
+            live = read_live(connection, job.source.name)
+        snapshot, changes = _compare(job, body, live, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     run_id = _opened(progress).id
     if refusal:
@@ -222,6 +230,40 @@ def _commit(job: Job, connection: Connection, progress: _Progress, snapshot: Sna
             return
 
 
+def _newest_archived_run(job: Job) -> int:
+    """Return the number that this run's must exceed: a database made anew goes on where its archive ends."""
+    if not job.config.archive.directory:
+        return 0
+    from etl.extract.archive import newest_archived_run  # noqa: PLC0415 - most runs keep no archive
+
+    return newest_archived_run(job.config.archive.directory)
+
+
+def _archive(job: Job, progress: _Progress, body: Body) -> None:
+    """Store the body before any of it is loaded: whatever became live can be loaded again."""
+    directory = job.config.archive.directory
+    if not directory or job.origin not in ("api", "file"):
+        return
+    from etl.extract.archive import store  # noqa: PLC0415 - as above
+
+    run = _opened(progress)
+    stored = store(directory, job.source.name, run.id, run.started_at, body)
+    details = {"bytes": body.size, "compressed_bytes": stored.compressed_size}
+    _tell(job, progress, Action.BODY_ARCHIVED, details=details)
+
+
+def _tidy_archive(job: Job, connection: Connection, progress: _Progress, result: RunResult) -> None:
+    if not job.config.archive.directory:
+        return
+    from etl.archiving import tidy  # noqa: PLC0415 - as above
+
+    replayed = job.replay_of if result.outcome == "succeeded" else None
+    try:
+        tidy(job.config.archive, connection, job.source.name, _opened(progress).id, replayed)
+    except EtlError as error:
+        _tell(job, progress, Action.ARCHIVE_UNTIDY, Level.WARNING, f"{error}; the next run tries again")
+
+
 def _settle(job: Job, engine: Engine, connection: Connection, progress: _Progress, error: EtlError) -> RunResult:
     """Write down how a failed run ended, or find out that it did not fail: a lost reply to a commit proves nothing."""
     progress.facts.update(_facts_of(error))
@@ -256,10 +298,11 @@ def compare_only(job: Job, progress: _Progress) -> RunResult:
         live = Live({}, {})
         if connection is not None:
             with database_failures(), connection.begin():
+                job.check(connection)
                 live = read_live(connection, job.source.name)
-        body = job.obtain()
-        progress.facts.update(_facts_of_body(body))
-        snapshot, changes = _compare(job, body, live, connection, progress)
+        with closing(job.obtain()) as body:
+            progress.facts.update(_facts_of_body(body))
+            snapshot, changes = _compare(job, body, live, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     return RunResult(
         source=job.source.name,

@@ -5,6 +5,7 @@ Together with its neighbours `locks` and `failures` the only place that asks whi
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     TypeDecorator,
+    delete,
     event,
+    func,
     insert,
+    select,
 )
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import ConfigError
@@ -158,6 +163,31 @@ def bulk_insert(connection: Connection, table: Table, rows: Iterable[Row]) -> No
         _copy(connection, table, rows)
     else:
         _execute_many(connection, insert(table), table, rows)
+
+
+def insert_numbered(connection: Connection, table: Table, row: dict[str, Any], above: int) -> int:
+    """Insert a row whose key the database numbers by itself; returns the number, which is greater than `above`."""
+    key = next(iter(table.primary_key))
+    number = _insert_one(connection, table, row)
+    if number > above:
+        return number
+    connection.execute(delete(table).where(key == number))
+    if connection.dialect.name == "postgresql":
+        # Taken one by one: to set a sequence takes a right that inserting does not.
+        taken = func.nextval(func.pg_get_serial_sequence(table.name, key.name))
+        numbers = func.generate_series(1, above - number).table_valued("number")
+        connection.execute(select(func.max(taken)).select_from(numbers))
+    else:
+        # A number that was given once, even to a row that is gone, is not given again, nor any below it.
+        with suppress(IntegrityError), connection.begin_nested():
+            connection.execute(insert(table), row | {key.name: above})
+            connection.execute(delete(table).where(key == above))
+    return _insert_one(connection, table, row)
+
+
+def _insert_one(connection: Connection, table: Table, row: dict[str, Any]) -> int:
+    key: Any = connection.execute(insert(table), row).inserted_primary_key
+    return int(key[0])
 
 
 def upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:

@@ -139,7 +139,7 @@ sync_runs = Table(
     Column("redirects_changed", BigInteger, comment="Rows of redirect_numbers"),
     Column("redirects_removed", BigInteger, comment="Rows of redirect_numbers"),
     Column("etl_version", String(32), nullable=False, comment="Version of the program"),
-    Column("_origin", String(16), nullable=False, comment="Where the body came from: api, file or archive"),
+    Column("_origin", String(16), nullable=False, comment="Where the snapshot came from: api, file, archive or prune"),
     Column("_replay_of", BigInteger, comment="The run whose archived body was loaded again"),
     Index("ix_sync_runs_source", "source", "id"),
     comment="One row for every attempt to bring a source's tables to a snapshot",

@@ -1,12 +1,14 @@
 """The log of runs: every attempt leaves a row, and the row says how it ended."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from etl import __version__
+from etl.db.dialects import insert_numbered
 from etl.db.tables import sync_runs
 from etl.errors import EtlError, UnavailableError
 
@@ -25,8 +27,13 @@ class OpenRun(msgspec.Struct, frozen=True):
     """
 
 
-def open_run(connection: Connection, source: str, origin: str, replay_of: int | None = None) -> OpenRun:
-    """Mark what earlier runs left open as interrupted, and add a row for this one. The source's lock must be held."""
+def open_run(
+    connection: Connection, source: str, origin: str, replay_of: int | None = None, *, above: int = 0
+) -> OpenRun:
+    """Mark what earlier runs left open as interrupted, and add a row for this one. The source's lock must be held.
+
+    The run's number will be greater than `above`.
+    """
     columns = sync_runs.c
     # One statement for two questions: which runs did nobody close, and how did the last one end?
     settled = (
@@ -62,12 +69,7 @@ def open_run(connection: Connection, source: str, origin: str, replay_of: int | 
         "_origin": origin,
         "_replay_of": replay_of,
     }
-    result = connection.execute(insert(sync_runs), row)
-    return OpenRun(_key(result.inserted_primary_key), now, orphans, previous)
-
-
-def _key(key: Any) -> int:
-    return int(key[0])
+    return OpenRun(insert_numbered(connection, sync_runs, row, above), now, orphans, previous)
 
 
 def close_run(connection: Connection, run_id: int, outcome: str, facts: dict[str, Any]) -> None:
@@ -89,6 +91,40 @@ def close_run(connection: Connection, run_id: int, outcome: str, facts: dict[str
 def outcome_of(connection: Connection, run_id: int) -> str | None:
     """Return how a run ended, "running" if it has not, None if there is no such run."""
     return connection.scalar(select(sync_runs.c.outcome).where(sync_runs.c.id == run_id))
+
+
+def outcomes_of(connection: Connection, source: str, bodies: Mapping[int, str]) -> dict[int, str]:
+    """Return how those of these runs ended that did end.
+
+    `bodies` maps each run to the SHA-256 of what it received: a run of the same number that received something else
+    belongs to another database. Of a run that was killed, the body is not known.
+    """
+    columns = sync_runs.c
+    query = select(columns.id, columns.outcome, columns.body_sha256).where(
+        columns.source == source, columns.id.in_(list(bodies)), columns.outcome != "running"
+    )
+    return {
+        run_id: outcome
+        for run_id, outcome, sha256 in connection.execute(query)
+        if sha256 is None or sha256 == bodies[run_id]
+    }
+
+
+def newest_accepted(connection: Connection, source: str) -> int:
+    """Return the run that received the newest body that ever became live, 0 where there is none.
+
+    For a replay that is not the run which loaded it, but the one which had it from the source.
+    """
+    columns = sync_runs.c
+    received_by = func.max(func.coalesce(columns["_replay_of"], columns.id))
+    query = select(received_by).where(columns.source == source, columns.outcome == "succeeded")
+    return connection.scalar(query) or 0
+
+
+def known_sources(connection: Connection) -> list[str]:
+    """Return the names of all sources that ever had a run."""
+    columns = sync_runs.c
+    return list(connection.scalars(select(columns.source).distinct().order_by(columns.source)))
 
 
 def failure_facts(error: EtlError) -> dict[str, Any]:

@@ -116,7 +116,12 @@ def _create_sync_runs(options: dict[str, Any]) -> None:
         sa.Column("redirects_changed", sa.BigInteger, comment="Rows of redirect_numbers"),
         sa.Column("redirects_removed", sa.BigInteger, comment="Rows of redirect_numbers"),
         sa.Column("etl_version", sa.String(32), nullable=False, comment="Version of the program"),
-        sa.Column("_origin", sa.String(16), nullable=False, comment="Where the body came from: api, file or archive"),
+        sa.Column(
+            "_origin",
+            sa.String(16),
+            nullable=False,
+            comment="Where the snapshot came from: api, file, archive or prune",
+        ),
         sa.Column("_replay_of", sa.BigInteger, comment="The run whose archived body was loaded again"),
         sa.PrimaryKeyConstraint("id", name="pk_sync_runs"),
         comment="One row for every attempt to bring a source's tables to a snapshot",

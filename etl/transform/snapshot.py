@@ -4,15 +4,15 @@ The order of the rules is the contract's: a record is validated, then duplicates
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
-from mmap import mmap
+from itertools import chain
 
 import msgspec
 
 from etl.records import Candidate, NumberRecord, Rejection, Snapshot, digest, fingerprint
 from etl.transform.decode import RepeatedRedirectError, decode
-from etl.transform.split import split
+from etl.transform.split import Elements, split, text_of
 from etl.transform.validate import BadRecord, identity_of, validate
 
 _DOCUMENTED_PURPOSES = ("company", "employee")
@@ -20,26 +20,25 @@ _LOADED_TYPES = ("def", "abc")
 
 
 def read_snapshot(body: memoryview, known: Mapping[bytes, int]) -> Snapshot:
-    """Read a whole response body.
+    """Split a whole response body and judge its records."""
+    return judge_records(split(body), known)
+
+
+def judge_records(elements: Elements, known: Mapping[bytes, int]) -> Snapshot:
+    """Judge the records of a body.
 
     `known` maps the fingerprint of each live record to its id: text that is known needs no second look.
-    Raises DataRefusedError when the body as a whole is no JSON array.
+    Raises DataRefusedError when the body is not valid UTF-8.
     """
-    reader = _Reader(split(body), decode_strictly if _mentions_nul(body) else decode)
+    reader = _Reader(elements)
     reader.read(known)
     reader.settle_duplicates()
     return reader.snapshot()
 
 
-def _mentions_nul(body: memoryview) -> bool:
-    # JSON has one way to spell NUL: where that does not occur, no record has to be searched for it.
-    whole: bytes | mmap = body.obj  # type: ignore[assignment] # these two are what a body is made of
-    return whole.find(b"\\u0000") >= 0
-
-
 def decode_strictly(text: msgspec.Raw) -> NumberRecord:
     """Decode a record by the contract's rules one by one; raises ValueError when it breaks one."""
-    record = validate(str(memoryview(text), "utf-8"))
+    record = validate(text_of(memoryview(text)))
     if isinstance(record, BadRecord):
         raise ValueError(record.reason_code)  # noqa: TRY004 - the value breaks a rule; its Python type is as it should be
     return record
@@ -48,9 +47,10 @@ def decode_strictly(text: msgspec.Raw) -> NumberRecord:
 class _Reader:
     """What is known of a body's records while they are judged."""
 
-    def __init__(self, texts: Sequence[msgspec.Raw], decode_fast: Callable[[msgspec.Raw], NumberRecord]) -> None:
-        self._texts = texts
-        self._decode_fast = decode_fast
+    def __init__(self, elements: Elements) -> None:
+        self._elements = elements
+        self._texts = elements.texts
+        self._decode_fast = decode_strictly if elements.may_hold_nul else decode
         self._first: dict[int, int] = {}
         """Position of the first good record of each id."""
         self._others: dict[int, list[int]] = {}
@@ -62,7 +62,7 @@ class _Reader:
 
     def read(self, known: Mapping[bytes, int]) -> None:
         first = self._first
-        for position, text in enumerate(self._texts):
+        for position, text in enumerate(chain.from_iterable(self._elements.slices())):
             mark = fingerprint(text)
             identity = known.get(mark)
             if identity is None:
@@ -78,7 +78,7 @@ class _Reader:
             record = decoder(text)
         except (msgspec.DecodeError, RecursionError, RepeatedRedirectError, ValueError):
             decoder = decode_strictly
-            verdict = validate(str(memoryview(text), "utf-8"))
+            verdict = validate(text_of(memoryview(text)))
             if isinstance(verdict, BadRecord):
                 self._bad.append((position, verdict))
                 return
@@ -119,7 +119,7 @@ class _Reader:
         self._unknown_purposes.discard(identity)
 
     def _text(self, position: int) -> str:
-        return str(memoryview(self._texts[position]), "utf-8")
+        return text_of(memoryview(self._texts[position]))
 
     def snapshot(self) -> Snapshot:
         decided = self._candidates.keys() | self._outside

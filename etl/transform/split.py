@@ -6,26 +6,55 @@ the fault of one record, which the contract quarantines. A slower reader cuts th
 
 import json
 import re
-from codecs import BOM_UTF8, getincrementaldecoder
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
+from mmap import MADV_DONTNEED, mmap
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
 from etl.errors import DataRefusedError
 
-_SLICE = 1 << 20
 _decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_ELEMENTS_PER_SLICE = 10_000
 
 
-def split(body: memoryview) -> Sequence[msgspec.Raw]:
-    """Return the text of each element of the body's array, as received.
+class Elements(msgspec.Struct, frozen=True):
+    """The elements of a body's array, as received."""
 
-    Raises DataRefusedError when the body is not valid UTF-8, not JSON, not one array, or has text after it.
+    texts: Sequence[msgspec.Raw]
+    may_hold_nul: bool
+    """JSON has one way to spell NUL: where the body does not have it, no element has to be searched for it."""
+    body: bytes | mmap
+
+    def slices(self) -> Iterator[Sequence[msgspec.Raw]]:
+        """Yield all elements in order, some at a time, so that no more of a body on disk is kept in memory."""
+        for start in range(0, len(self.texts), _ELEMENTS_PER_SLICE):
+            yield self.texts[start : start + _ELEMENTS_PER_SLICE]
+            _let_go(self.body)
+
+
+def _let_go(body: bytes | mmap) -> None:
+    # The pages of a file come back by themselves when they are needed again.
+    if isinstance(body, mmap):
+        body.madvise(MADV_DONTNEED)
+
+
+def split(body: memoryview) -> Elements:
+    """Return the elements of the body's array.
+
+    Raises DataRefusedError when the body is not JSON, not one array, or has text after it. Whether the elements' own
+    text is valid UTF-8 shows when it is read: `text_of()` does so.
     """
-    _check_utf8(body)
+    whole: bytes | mmap = body.obj  # type: ignore[assignment] # these two are what a body is made of
     if bytes(body[: len(BOM_UTF8)]) == BOM_UTF8:
         body = body[len(BOM_UTF8) :]
+    elements = Elements(_split(body), whole.find(b"\\u0000") >= 0, whole)
+    _let_go(whole)
+    return elements
+
+
+def _split(body: memoryview) -> Sequence[msgspec.Raw]:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -36,15 +65,13 @@ def split(body: memoryview) -> Sequence[msgspec.Raw]:
             code="not_an_array",
         ) from None
     except (msgspec.DecodeError, RecursionError):
-        return [msgspec.Raw(text.encode()) for text in _split_slowly(str(body, "utf-8"))]
+        return [msgspec.Raw(text.encode()) for text in _split_slowly(text_of(body))]
 
 
-def _check_utf8(body: memoryview) -> None:
-    decoder = getincrementaldecoder("utf-8")()
+def text_of(data: memoryview) -> str:
+    """Decode a piece of the body; raises DataRefusedError when it is not valid UTF-8."""
     try:
-        for start in range(0, len(body), _SLICE):
-            decoder.decode(body[start : start + _SLICE])
-        decoder.decode(b"", final=True)
+        return str(data, "utf-8")
     except UnicodeDecodeError:
         raise DataRefusedError(
             "the body is not valid UTF-8; nothing was changed: ask the vendor if it stays so", code="not_utf8"

@@ -23,12 +23,14 @@ PRODUCTION_URL = "https://simple-api.cp.megafon.ru"
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86_400)]
+Age = Annotated[float, msgspec.Meta(gt=0, le=100 * 365 * 86_400)]
 
 _DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*"
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, None: 1}
 _DURATION_KEYS = {
     "http": ("connect_timeout", "read_timeout", "deadline"),
     "schedule": ("jitter",),
+    "retention": ("runs", "quarantine", "history"),
 }
 _LOOPBACK_HOSTS = ("localhost", "::1")
 
@@ -89,6 +91,14 @@ class Archive(_Section, frozen=True):
     keep: Annotated[int, msgspec.Meta(ge=1)] = 30
 
 
+class Retention(_Section, frozen=True):
+    """Ages, in seconds, at which `etl prune` deletes; None keeps for ever."""
+
+    runs: Age | None = None
+    quarantine: Age | None = None
+    history: Age | None = None
+
+
 class Schedule(_Section, frozen=True):
     """When `etl schedule` runs. Jitter in seconds."""
 
@@ -131,6 +141,7 @@ class Config(_Section, frozen=True):
     http: Http = Http()
     guard: Guard = Guard()
     archive: Archive = Archive()
+    retention: Retention = Retention()
     schedule: Schedule = Schedule()
     metrics: Metrics = Metrics()
     ping: Ping = Ping()
@@ -180,6 +191,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not valid UTF-8; save the file as UTF-8") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file}: not usable TOML: an integer is too long, or a value is nested too deep") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
 
@@ -199,7 +212,9 @@ def _convert_durations(document: dict[str, Any], where: str) -> None:
             continue
         for key in keys:
             value = table.get(key)
-            if isinstance(value, str):
+            if section == "retention" and value == "":
+                del table[key]  # for ever
+            elif isinstance(value, str):
                 try:
                     table[key] = parse_duration(value)
                 except ValueError as error:
@@ -209,7 +224,7 @@ def _convert_durations(document: dict[str, Any], where: str) -> None:
 def _refuse_unknown_keys(document: dict[str, Any], where: str) -> None:
     sections: dict[str, type[_Section]] = {
         "database": Database, "sources": Source, "http": Http, "guard": Guard, "archive": Archive, "schedule": Schedule,
-        "metrics": Metrics, "ping": Ping, "notify": Notify,
+        "retention": Retention, "metrics": Metrics, "ping": Ping, "notify": Notify,
     }  # fmt: skip
     _refuse_unknown(document, sections, where, "")
     for name, section in sections.items():
@@ -296,10 +311,24 @@ def _check_url(source: Source, http: Http, where: str) -> None:
 
 
 def _check_http(http: Http, where: str) -> None:
-    if http.ca_bundle is not None and not Path(http.ca_bundle).is_file():
-        raise ConfigError(f"{where}: http.ca_bundle: {http.ca_bundle} is not a file")
-    if http.proxy is not None and urlsplit(http.proxy).scheme not in ("http", "https"):
+    if http.ca_bundle is not None and not _is_file(http.ca_bundle):
+        raise ConfigError(f"{where}: http.ca_bundle: {http.ca_bundle[:200]!r} is not a file")
+    if http.proxy is not None and not _is_http_address(http.proxy):
         raise ConfigError(f'{where}: http.proxy must look like "http://proxy.example:3128"')
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # too long a name, say
+        return False
+
+
+def _is_http_address(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:  # half an IPv6 address, say
+        return False
 
 
 def _check_schedule(schedule: Schedule, where: str) -> None:
@@ -369,6 +398,8 @@ def _read_token_file(name: str) -> str:
         raise ConfigError(f"token_file {name}: not text; copy the token again", code="bad_token") from None
     except FileNotFoundError:
         raise ConfigError(f"token_file {name}: there is no such file", code="no_token") from None
+    except ValueError:
+        raise ConfigError("token_file holds a NUL character, which no file name can", code="no_token") from None
     except OSError as error:
         raise StorageError(f"token_file {name}: cannot be read: {error.strerror}") from None
 

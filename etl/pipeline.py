@@ -113,8 +113,9 @@ def sync(make_job: Callable[[], Job], source: Source, observer: Observer, *, dry
     """Run one job; an error of any kind becomes a result that tells of it, except an interruption, which is raised."""
     progress = _Progress(time.monotonic())
     try:
-        job = make_job()
-        result = compare_only(job, progress) if dry_run else _sync(job, progress)
+        with _bugs_reported():
+            job = make_job()
+            result = compare_only(job, progress) if dry_run else _sync(job, progress)
     except EtlError as error:
         # Before a run was opened, or, in a dry run, at any point.
         result = RunResult(

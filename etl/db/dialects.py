@@ -125,8 +125,10 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
     @event.listens_for(engine, "do_connect")
     def create_private(*_: object) -> None:
         if path and not read_only and not Path(path).exists():
-            # SQLite would make it readable by everybody; its -wal and -shm follow the file's mode.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            # SQLite would make it readable by everybody; its -wal and -shm follow the file's mode. Where it cannot be
+            # made, SQLite cannot either, and its error is one that is understood.
+            with suppress(OSError):
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:

@@ -15,7 +15,7 @@ from etl.extract.connection import WatchedAdapter
 
 _ATTEMPTS = 2
 _SECONDS = 4.0
-"""For one attempt, whatever the server does."""
+"""For one ping with all its attempts, whatever the server does."""
 
 
 class Switch:
@@ -45,23 +45,26 @@ class Switch:
         # Else the run in whose way this one would have been reports for both; should it hang, the silence tells.
 
     def _send(self, suffix: str) -> None:
-        problem = "no attempt was made"
-        for _ in range(_ATTEMPTS):
-            try:
-                status = self._get(self._url + suffix)
-            except (requests.exceptions.RequestException, OSError, ValueError):
-                # Its own text would show the address.
-                problem = "it could not be reached"
-                continue
-            if 200 <= status <= 299:
-                return
-            problem = f"it answered with status {status}"
-            if status < 500:
-                break
+        problem = "it could not be reached"
+        with Deadline(_SECONDS) as deadline:
+            for _ in range(_ATTEMPTS):
+                try:
+                    status = self._get(self._url + suffix, deadline)
+                except (requests.exceptions.RequestException, OSError, ValueError):
+                    # Its own text would show the address.
+                    if deadline.passed:
+                        problem = f"it did not answer within {_SECONDS:g} s"
+                        break
+                    continue
+                if 200 <= status <= 299:
+                    return
+                problem = f"it answered with status {status}"
+                if status < 500:
+                    break
         raise UnavailableError(f"the switch was not told ({problem}): check ping.url", code="ping_failed")
 
-    def _get(self, url: str) -> int:
-        with Deadline(_SECONDS) as deadline, requests.Session() as session:
+    def _get(self, url: str, deadline: Deadline) -> int:
+        with requests.Session() as session:
             # Like the source, the switch is reached through what is configured and nothing else.
             session.trust_env = False
             session.verify = self._http.ca_bundle or True
@@ -70,5 +73,6 @@ class Switch:
             session.mount("https://", WatchedAdapter(deadline))
             session.mount("http://", WatchedAdapter(deadline))
             headers = {"User-Agent": f"virtual-numbers-etl/{__version__}"}
-            with session.get(url, headers=headers, timeout=_SECONDS, allow_redirects=False, stream=True) as response:
+            wait = max(deadline.remaining, 0.001)
+            with session.get(url, headers=headers, timeout=wait, allow_redirects=False, stream=True) as response:
                 return response.status_code

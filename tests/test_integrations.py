@@ -458,15 +458,19 @@ def test_a_person_hears_of_new_bad_records_and_not_of_the_same_again(operator: O
     assert "1 records are newly quarantined" in person.bodies[1]
 
 
-def test_a_killed_run_in_between_hides_no_failure(operator: Operator, person: Listener) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_in_between_hides_no_failure(
+    operator: Operator, person: Listener, ending: signal.Signals
+) -> None:
     operator.etl("sync")
     operator.server.script(Answer(body=b"[]", delay=20))
     process = operator.start("sync")
     end = time.monotonic() + 20
     while len(operator.server.requests) < 2 and time.monotonic() < end:
         time.sleep(0.02)
-    process.kill()
-    assert command.end(process).code == -signal.SIGKILL
+    process.send_signal(ending)
+    assert command.end(process).code in (-signal.SIGKILL, 143)
+    assert not person.bodies, "a person has ended it and knows"
     operator.server.blocked = True
     operator.etl("sync")
     assert titles(person) == ["could not be synced"]

@@ -32,6 +32,8 @@ _DURATION_KEYS = {
     "schedule": ("jitter",),
     "retention": ("runs", "quarantine", "history"),
 }
+_CREDENTIALS = "$CREDENTIALS_DIRECTORY"
+"""Where systemd puts what a unit's LoadCredential= names; each unit has a folder of its own (systemd.exec(5))."""
 _LOOPBACK_HOSTS = ("localhost", "::1")
 
 
@@ -263,6 +265,14 @@ def _apply_environment(config: Config, environ: Mapping[str, str]) -> Config:
     if not config.sources:
         main = Source(base_url=environ.get("ETL_BASE_URL") or PRODUCTION_URL)
         config = replace(config, sources=(main,))
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        sources = tuple(
+            replace(source, token_file=folder + source.token_file.removeprefix(_CREDENTIALS))
+            if source.token_file and source.token_file.startswith(f"{_CREDENTIALS}/")
+            else source
+            for source in config.sources
+        )
+        config = replace(config, sources=sources)
     return config
 
 
@@ -397,7 +407,8 @@ def _read_token_file(name: str) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"token_file {name}: not text; copy the token again", code="bad_token") from None
     except FileNotFoundError:
-        raise ConfigError(f"token_file {name}: there is no such file", code="no_token") from None
+        hint = "; systemd sets that variable for a unit with LoadCredential=" if name.startswith(_CREDENTIALS) else ""
+        raise ConfigError(f"token_file {name}: there is no such file{hint}", code="no_token") from None
     except ValueError:
         raise ConfigError("token_file holds a NUL character, which no file name can", code="no_token") from None
     except OSError as error:

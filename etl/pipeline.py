@@ -31,7 +31,8 @@ from etl.load.live import Live, read_live, read_records
 from etl.load.quarantine import update_quarantine
 from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
 from etl.records import Changes, Counts, RunResult, Snapshot
-from etl.transform.snapshot import read_snapshot
+from etl.transform.snapshot import judge_records
+from etl.transform.split import Elements, split
 from etl.unforeseen import unforeseen
 
 _SIGINT_EXIT_CODE = 130
@@ -173,9 +174,10 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
         progress.facts.update(_facts_of_body(body) if job.origin != "prune" else {})
         _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
         _archive(job, progress, body)
-        with database_failures(), connection.begin():
-            live = read_live(connection, job.source.name)
-        snapshot, changes = _compare(job, body, live, connection, progress)
+        elements = split(body.view())
+    with database_failures(), connection.begin():
+        live = read_live(connection, job.source.name)
+    snapshot, changes = _compare(job, elements, live, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     run_id = _opened(progress).id
     if refusal:
@@ -190,9 +192,9 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
 
 
 def _compare(
-    job: Job, body: Body, live: Live, connection: Connection | None, progress: _Progress
+    job: Job, elements: Elements, live: Live, connection: Connection | None, progress: _Progress
 ) -> tuple[Snapshot, Changes]:
-    snapshot = read_snapshot(body.view(), live.known)
+    snapshot = judge_records(elements, live.known)
     progress.facts.update(
         records_received=snapshot.received,
         records_quarantined=len(snapshot.rejections),
@@ -303,7 +305,8 @@ def compare_only(job: Job, progress: _Progress) -> RunResult:
                 live = read_live(connection, job.source.name)
         with closing(job.obtain()) as body:
             progress.facts.update(_facts_of_body(body))
-            snapshot, changes = _compare(job, body, live, connection, progress)
+            elements = split(body.view())
+        snapshot, changes = _compare(job, elements, live, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     return RunResult(
         source=job.source.name,

@@ -4,7 +4,7 @@ Together with its neighbours `locks` and `failures` the only place that asks whi
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     LargeBinary,
+    Select,
     Table,
     TypeDecorator,
     delete,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import ConfigError
@@ -190,6 +192,26 @@ def insert_numbered(connection: Connection, table: Table, row: dict[str, Any], a
 def _insert_one(connection: Connection, table: Table, row: dict[str, Any]) -> int:
     key: Any = connection.execute(insert(table), row).inserted_primary_key
     return int(key[0])
+
+
+def fetch_rows(connection: Connection, query: Select[Any]) -> Iterator[list[Row]]:
+    """Yield many rows in lists of bounded size, as the driver makes them: no object of SQLAlchemy's for each.
+
+    Only for columns of integers, text and bytes, which every driver returns as such.
+    """
+    compiled = query.compile(dialect=connection.dialect)
+    if not isinstance(compiled, SQLCompiler):
+        raise TypeError("only a query can be compiled to SQL")
+    values: Any = compiled.params
+    if compiled.positiontup is not None:
+        values = tuple(values[name] for name in compiled.positiontup)
+    raw = connection.connection
+    # In PostgreSQL's text format, bytes would come as twice as many hexadecimal digits.
+    cursor: Any = raw.cursor(binary=True) if connection.dialect.driver == "psycopg" else raw.cursor()
+    cursor.execute(compiled.string, values)
+    while rows := cursor.fetchmany(_ROWS_PER_BATCH):
+        yield rows
+    cursor.close()
 
 
 def upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:

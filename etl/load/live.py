@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, select
 
+from etl.db.dialects import fetch_rows
 from etl.db.tables import redirect_numbers, virtual_numbers
 from etl.records import NUMBER_FIELDS, REDIRECT_FIELDS, ExtraFields, NumberRecord, RedirectRecord
 
@@ -30,8 +31,14 @@ def read_live(connection: Connection, source: str) -> Live:
     """Return the digests of all live numbers of the source."""
     columns = virtual_numbers.c
     query = select(columns.id, columns["_fingerprint"], columns["_digest"]).where(columns.source == source)
-    rows = connection.execute(query).fetchall()
-    return Live({mark: identity for identity, mark, _ in rows if mark is not None}, {row[0]: row[2] for row in rows})
+    known: dict[bytes, int] = {}
+    digests: dict[int, bytes | None] = {}
+    for rows in fetch_rows(connection, query):
+        for identity, mark, values in rows:
+            digests[identity] = values
+            if mark is not None:
+                known[mark] = identity
+    return Live(known, digests)
 
 
 def read_records(connection: Connection, source: str, ids: Collection[int]) -> dict[int, NumberRecord]:

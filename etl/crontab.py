@@ -106,8 +106,8 @@ def _number(field: str, text: str, low: int, high: int, names: tuple[str, ...] =
         msg = f"{field}: {text!r} is not a number{' or a name' if names else ''}"
         raise CrontabError(msg)
     # A number longer than this is out of every range and would be slow to convert.
-    value = int(text[:9])
+    value = int(text.lstrip("0")[:9] or "0")
     if not low <= value <= high:
-        msg = f"{field}: {text[:9]} is not in {low}-{high}"
+        msg = f"{field}: {value} is not in {low}-{high}"
         raise CrontabError(msg)
     return value

@@ -19,6 +19,7 @@ import pytest
 import etl
 from tests.databases import SERVER_TYPES, Database, Databases, ServerDatabases, SQLiteDatabases, shared_server
 from tests.databases_servers import ServerHome, ServerUnavailableError, private_server
+from tests.loading import Loader, loading
 
 KINDS = ["sqlite", *SERVER_TYPES]
 HOME = pytest.StashKey[ServerHome]()
@@ -130,6 +131,13 @@ def database(databases: Databases) -> Iterator[Database]:
 def migrated_database(databases: Databases) -> Iterator[Database]:
     """Give a database of every kind with the product's schema."""
     with databases.migrated() as made:
+        yield made
+
+
+@pytest.fixture
+def loader(migrated_database: Database) -> Iterator[Loader]:
+    """Give a source over HTTP and a database of every kind to load it into."""
+    with loading(migrated_database) as made:
         yield made
 
 

@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
 
 from tests.databases_mariadb import MariaDB
 from tests.databases_postgresql import PostgreSQL
@@ -54,10 +55,14 @@ class Database:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Open one connection; what it does not commit is rolled back."""
-        connect_args = SERVER_TYPES[self.kind].connect_args if self.kind in SERVER_TYPES else {}
-        engine = create_engine(self.url, poolclass=NullPool, connect_args=dict(connect_args))
-        with engine.connect() as connection:
+        with self._engine.connect() as connection:
             yield connection
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # Kept, for each new engine asks the server five questions; it keeps no connection.
+        connect_args = SERVER_TYPES[self.kind].connect_args if self.kind in SERVER_TYPES else {}
+        return create_engine(self.url, poolclass=NullPool, connect_args=dict(connect_args))
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.connect() as connection:

@@ -13,7 +13,7 @@ import msgspec
 from etl.records import Candidate, NumberRecord, Rejection, Snapshot, digest, fingerprint
 from etl.transform.decode import RepeatedRedirectError, decode
 from etl.transform.split import Elements, split, text_of
-from etl.transform.validate import BadRecord, identity_of, validate
+from etl.transform.validate import BadRecord, validate
 
 _DOCUMENTED_PURPOSES = ("company", "employee")
 _LOADED_TYPES = ("def", "abc")
@@ -102,15 +102,12 @@ class _Reader:
             distinct = {digest(decode_strictly(self._texts[position])): position for position in reversed(positions)}
             if len(distinct) > 1 or identity in spoilt:
                 self._drop(identity)
-                self._bad.extend((position, self._contradicted(identity, position)) for position in distinct.values())
-
-    def _contradicted(self, identity: int, position: int) -> BadRecord:
-        return BadRecord(
-            identity,
-            "duplicate_id",
-            "another record of the snapshot has the same id and other values",
-            identity_of(self._text(position)),
-        )
+                reason = "another record of the snapshot has the same id and other values"
+                # Known again by its values: which of several spellings comes first is no difference.
+                self._bad.extend(
+                    (position, BadRecord(identity, "duplicate_id", reason, values))
+                    for values, position in distinct.items()
+                )
 
     def _drop(self, identity: int) -> None:
         del self._first[identity]

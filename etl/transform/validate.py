@@ -54,11 +54,6 @@ def validate(text: str) -> NumberRecord | BadRecord:
         return BadRecord(_read_id(value), problem.code, problem.reason, identity(value))
 
 
-def identity_of(text: str) -> bytes:
-    """Identity of a record that is good in itself, for the case that another one contradicts it."""
-    return identity(_parse(text))
-
-
 def _parse(text: str) -> Any:
     return json.loads(text, parse_int=_integer, parse_float=Literal)
 

@@ -1,0 +1,180 @@
+"""Kill the job at random instants, again and again, and check after each that nothing is lost, mixed or left to clean up.
+
+`python -m tests.faults.kill_campaign --database postgresql --kills 500` runs by itself and prints one line of totals;
+`test_kills.py` runs a small share of it.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etl.sandbox import SandboxServer
+from tests.conftest import create_schema
+from tests.databases import SERVER_TYPES, Database, ServerDatabases, SQLiteDatabases
+from tests.databases_servers import private_server
+from tests.faults.jobs import ForkedJob, Outcome, run_new_process, write_config
+from tests.faults.world import Snapshot, body, check_accepted, check_timelines, expected, generation, live
+
+_SIZE = 200
+_PATIENCE_SECONDS = 20.0
+"""How long a server may take to notice that a client is dead and give up its lock."""
+
+
+@dataclass
+class Tally:
+    """What became of the kills."""
+
+    kills: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+    """How the killed runs ended: "no run", "old kept", "new loaded", "not hit" for those that were faster."""
+    busy: int = 0
+    """Next runs that found the lock still held, and ended with 75."""
+
+    def line(self, kind: str, seconds: float) -> str:
+        fates = ", ".join(f"{count} {fate}" for fate, count in sorted(self.fates.items()))
+        return f"{kind}: {self.kills} kills ({fates}), {self.busy} waits for a dead client's lock, {seconds:.0f} s"
+
+
+class Campaign:
+    """A database, a source whose numbers change, and a job that is killed while it brings the one to the other."""
+
+    def __init__(self, database: Database, folder: Path, seed: int, *, whole_processes: bool) -> None:
+        """`whole_processes`: kill processes that are new, and so also while they start; else forked ones."""
+        self._database = database
+        self._folder = folder
+        self._random = random.Random(seed)
+        self._whole = whole_processes
+        self._server = SandboxServer()
+        self._config = str(write_config(folder, database.url, {"main": self._server.base_url}))
+        self._generation = 0
+        self.tally = Tally()
+        self.accepted: dict[int, Snapshot] = {}
+
+    def run(self, kills: int) -> Tally:
+        with self._server:
+            self._serve_next()
+            self._load()
+            self._load()  # the first of a process that forks is slow
+            duration = min(self._load_next() for _ in range(3))
+            for number in range(kills):
+                self._serve_next()
+                # Kills are spread over the whole run; half of them fall after the request, where there is more to break.
+                self._strike(signal.SIGKILL if number % 2 else signal.SIGTERM, duration, late=number % 4 >= 2)
+                if number % 50 == 49:
+                    check_timelines(self._database)
+            check_accepted(self._database, self.accepted)
+        return self.tally
+
+    def _serve_next(self) -> None:
+        self._generation += 1
+        self._snapshot = generation(self._generation, _SIZE)
+        self._server.serve_body(body(self._snapshot))
+
+    def _load_next(self) -> float:
+        self._serve_next()
+        return self._load()
+
+    def _load(self) -> float:
+        """Run without being disturbed, and check that what is live is the snapshot; returns seconds."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while (outcome := self._sync()).code == 75 and time.monotonic() < end:
+            self.tally.busy += 1
+            time.sleep(0.05)
+        assert outcome.code == 0, (outcome.code, outcome.errors)
+        self.accepted[outcome.runs[0]["run_id"]] = self._snapshot
+        assert live(self._database) == expected(self._snapshot)
+        assert self._database.scalar("SELECT count(*) FROM sync_runs WHERE outcome = 'running'") == 0
+        return outcome.seconds
+
+    def _sync(self) -> Outcome:
+        arguments = ("sync", "--json", "--config", self._config)
+        if self._whole:
+            return run_new_process(self._folder, *arguments)
+        return ForkedJob(self._folder, *arguments).wait()
+
+    def _strike(self, number: int, duration: float, *, late: bool) -> None:
+        before = live(self._database)
+        last = self._last_run()
+        asked = len(self._server.requests)
+        outcome = self._killed(
+            number, self._random.uniform(0, duration * (0.4 if late else 1)), asked if late else None
+        )
+        assert outcome.code in (0, 128 + number), (outcome.code, outcome.output, outcome.errors)
+        self.tally.kills += 1
+        self.tally.fates[self._fate(outcome, before, last)] += 1
+        self._load()
+
+    def _fate(self, outcome: Outcome, before: object, last: int) -> str:
+        # A server may go on with a commit that it was sent before its client died.
+        time.sleep(0.02 if self._database.kind != "sqlite" else 0)
+        rows = self._database.rows("SELECT id, outcome, error_code FROM sync_runs WHERE id > :last", last=last)
+        now = live(self._database)  # raises AssertionError for an orphan
+        if rows and rows[0][1] == "succeeded":
+            assert now == expected(self._snapshot)
+            self.accepted[rows[0][0]] = self._snapshot
+            return "new loaded" if outcome.code else "not hit"
+        assert now == before
+        assert outcome.code != 0
+        if not rows:
+            return "no run"
+        assert rows[0][1:] in {("running", None), ("failed", "interrupted")}, rows
+        return f"old kept, {rows[0][1]}"
+
+    def _last_run(self) -> int:
+        return int(self._database.scalar("SELECT max(id) FROM sync_runs"))
+
+    def _killed(self, number: int, delay: float, asked: int | None) -> Outcome:
+        def strike(pid: int, alive: ForkedJob | None = None) -> None:
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while asked is not None and len(self._server.requests) == asked and time.monotonic() < end:
+                time.sleep(0.001)
+            time.sleep(delay)
+            if alive is None:
+                os.kill(pid, number)  # not yet waited for, and so still there
+            else:
+                alive.signal(number)
+
+        arguments = ("sync", "--json", "--config", self._config)
+        if self._whole:
+            return run_new_process(self._folder, *arguments, meanwhile=strike)
+        job = ForkedJob(self._folder, *arguments)
+        strike(job.pid, job)
+        return job.wait()
+
+
+@contextmanager
+def database_of(kind: str, folder: Path) -> Iterator[Database]:
+    if kind == "sqlite":
+        with SQLiteDatabases(folder, create_schema, folder).migrated() as database:
+            yield database
+        return
+    with private_server(SERVER_TYPES[kind]) as server:
+        databases = ServerDatabases(server.folder, create_schema, server)
+        database = databases.create()
+        create_schema(database.url)
+        yield database
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", *SERVER_TYPES], required=True)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, database_of(options.database, Path(name)) as database:
+        tally = Campaign(database, Path(name), options.seed, whole_processes=True).run(options.kills)
+    sys.stdout.write(tally.line(options.database, time.monotonic() - began) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,6 @@ def _add(commands: Any, name: str, summary: str, module: str, details: str = "")
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.{f' {details}' if details else ''}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(module=module, stays_up=False)
     parser.add_argument(

@@ -25,7 +25,7 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86_400)]
 Age = Annotated[float, msgspec.Meta(gt=0, le=100 * 365 * 86_400)]
 
-_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*"
+_DURATION = r"\s*([0-9]+(?:[.][0-9]+)?)\s*(ms|s|m|h|d)?\s*"
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, None: 1}
 _DURATION_KEYS = {
     "http": ("connect_timeout", "read_timeout", "deadline"),

@@ -1,6 +1,5 @@
 """What a database's error means for the person who runs the job."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -157,11 +156,11 @@ def _is_driver_error(error: Exception) -> bool:
 
 
 def _look_up(cause: Any) -> _Meaning | None:
-    if isinstance(cause, sqlite3.Error):
+    module = type(cause).__module__.partition(".")[0]
+    if module == "sqlite3":
         # Python leaves the name out where it raises by itself.
         name = getattr(cause, "sqlite_errorname", "") or ""
         return _SQLITE.get(name.removeprefix("SQLITE_").partition("_")[0])
-    module = type(cause).__module__.partition(".")[0]
     if module == "pymysql":
         number = cause.args[0] if cause.args and isinstance(cause.args[0], int) else 0
         return _MYSQL.get(number) or (_UNREACHABLE if type(cause).__name__ == "InterfaceError" else None)

@@ -4,6 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from etl.records import Changes, NumberChange, NumberRecord, Snapshot
 
+_SUSPECTS_PER_SLICE = 100
+"""They may be far apart in the body, and each brings its surroundings into memory."""
+
 
 def compare(
     live: Mapping[int, bytes | None],
@@ -22,7 +25,9 @@ def compare(
     missing = _missing(live, snapshot)
     before = read_live([*suspects, *missing]) if suspects or missing else {}
     changed, refreshed = [], []
-    for identity in suspects:
+    for position, identity in enumerate(suspects):
+        if position % _SUSPECTS_PER_SLICE == 0:
+            snapshot.let_go()
         candidate = candidates[identity]
         record = candidate.record()
         if record == before[identity]:
@@ -31,10 +36,12 @@ def compare(
             changed.append(NumberChange(before[identity], record, candidate.fingerprint, candidate.digest))
     return Changes(
         live_before=len(live),
-        added=[candidates[identity] for identity in sorted(candidates.keys() - live.keys())],
+        # In the order of the body, so that it is read from its beginning to its end.
+        added=[candidate for identity, candidate in candidates.items() if identity not in live],
         changed=changed,
         removed=[before[identity] for identity in missing],
         refreshed=refreshed,
+        let_go=snapshot.let_go,
     )
 
 

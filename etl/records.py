@@ -138,6 +138,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     unknown_purposes: int
     """Records of the snapshot whose purpose is none that the vendor documents."""
     rejections: Sequence[Rejection]
+    let_go: Callable[[], None] = lambda: None
+    """Gives the memory that the body takes back to the system; what is read again comes back by itself."""
 
     @property
     def quarantined_ids(self) -> Set[int]:
@@ -193,6 +195,8 @@ class Changes(msgspec.Struct, frozen=True):
     removed: Sequence[NumberRecord] = ()
     refreshed: Sequence[tuple[int, Candidate]] = ()
     """Ids whose values are live already but whose stored digest is of another version, or wrong."""
+    let_go: Callable[[], None] = lambda: None
+    """To be called now and then while candidates are decoded: see Snapshot."""
 
     def counts(self) -> "Counts":
         """Count rows as `sync_runs` does."""

@@ -22,6 +22,7 @@ from etl.load.live import IDS_PER_STATEMENT, batches
 from etl.records import Candidate, Changes, NumberChange, NumberRecord, RedirectRecord
 
 _REDIRECTS_PER_STATEMENT = 1_000
+_ADDED_PER_SLICE = 5_000
 
 
 class Boundary(msgspec.Struct, frozen=True):
@@ -56,13 +57,15 @@ class _Application:
             upsert(self._connection, virtual_numbers, rows)
         self._refresh_digests(changes)
         if changes.added:
-            added = (self._number_row(item.record(), item.fingerprint, item.digest) for item in changes.added)
+            added = (self._number_row(record, item.fingerprint, item.digest) for item, record in _decoded(changes))
             bulk_insert(self._connection, virtual_numbers, added)
         redirects = list(self._fresh_redirects(changes.changed))
         if redirects:
             bulk_insert(self._connection, redirect_numbers, redirects)
         if any(item.redirect_count for item in changes.added):
-            bulk_insert(self._connection, redirect_numbers, self._redirects_of(item.record() for item in changes.added))
+            bulk_insert(
+                self._connection, redirect_numbers, self._redirects_of(record for _, record in _decoded(changes))
+            )
 
     def _retire_redirects_of(self, numbers: Sequence[int]) -> None:
         parent = redirect_numbers.c.virtual_number_id
@@ -159,6 +162,13 @@ class _Application:
 
     def _redirect_row(self, number: int, redirect: RedirectRecord) -> Row:
         return (self._boundary.source, number, redirect.id, redirect.number, redirect.extra or None, *self._opened)
+
+
+def _decoded(changes: Changes) -> Iterator[tuple[Candidate, NumberRecord]]:
+    """Decode what is added, some at a time, for all of it at once may not fit into memory."""
+    for batch in batches(changes.added, _ADDED_PER_SLICE):
+        yield from ((item, item.record()) for item in batch)
+        changes.let_go()
 
 
 def _outdated_redirects(changed: Sequence[NumberChange]) -> list[tuple[int, int]]:

@@ -127,6 +127,7 @@ class _Reader:
             outside_filter=len(self._outside),
             unknown_purposes=len(self._unknown_purposes),
             rejections=self._rejections(),
+            let_go=self._elements.let_go,
         )
 
     def _rejections(self) -> list[Rejection]:

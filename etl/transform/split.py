@@ -31,13 +31,12 @@ class Elements(msgspec.Struct, frozen=True):
         """Yield all elements in order, some at a time, so that no more of a body on disk is kept in memory."""
         for start in range(0, len(self.texts), _ELEMENTS_PER_SLICE):
             yield self.texts[start : start + _ELEMENTS_PER_SLICE]
-            _let_go(self.body)
+            self.let_go()
 
-
-def _let_go(body: bytes | mmap) -> None:
-    # The pages of a file come back by themselves when they are needed again.
-    if isinstance(body, mmap):
-        body.madvise(MADV_DONTNEED)
+    def let_go(self) -> None:
+        """Give the body's memory back; the pages of a file come back by themselves when they are needed again."""
+        if isinstance(self.body, mmap):
+            self.body.madvise(MADV_DONTNEED)
 
 
 def split(body: memoryview) -> Elements:
@@ -50,7 +49,7 @@ def split(body: memoryview) -> Elements:
     if bytes(body[: len(BOM_UTF8)]) == BOM_UTF8:
         body = body[len(BOM_UTF8) :]
     elements = Elements(_split(body), whole.find(b"\\u0000") >= 0, whole)
-    _let_go(whole)
+    elements.let_go()
     return elements
 
 

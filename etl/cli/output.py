@@ -5,7 +5,7 @@ Whatever comes from the source is made harmless on the way: it can move no curso
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from etl.report.text import printable
@@ -30,8 +30,16 @@ def print_json(document: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> None:
-    """Print a table, in colour and fitted to the width on a terminal. `right` names the columns of numbers."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Collection[int] = (),
+    styles: Mapping[str, str] | None = None,
+) -> None:
+    """Print a table, in colour and fitted to the width on a terminal.
+
+    `right` names the columns of numbers, `styles` gives the words that stand out their style in Rich's terms.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     if not stdout_is_terminal():
         _print_plain_table([list(headings), *cells], right)
@@ -45,7 +53,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], right
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index in right else "left", overflow="fold")
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
     Console().print(table)
 
 

@@ -1,0 +1,115 @@
+"""`etl status`: how fresh each source's data is, and what its last runs did."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from etl.cli.output import print_json, print_lines, print_table, stdout_is_terminal
+from etl.cli.sync import chosen_sources
+from etl.config import load_config
+from etl.db.failures import database_failures
+from etl.db.reading import reading
+from etl.health.status import Run, SourceStatus, never_run, read_status
+
+_STALE = 1
+_HEADINGS = ("Source", "Freshness", "Last success (UTC)", "Age", "Numbers", "Redirects", "Quarantined", "Now")
+_RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "From", "+", "~", "−", "=", "What went wrong")
+_STYLES = {
+    "fresh": "green", "succeeded": "green", "stale": "bold red", "failed": "red", "refused": "yellow",
+    "orphaned": "yellow", "running": "cyan",
+}  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; exit code 1 when a configured source is stale."""
+    config = load_config(options.config)
+    names = [source.name for source in chosen_sources(config, options.source)]
+    with reading(config.database.url) as connection:
+        if connection is None:
+            statuses = never_run(names)
+        else:
+            with database_failures(), connection.begin():
+                statuses = read_status(connection, names, options.max_age, with_orphans=not options.source)
+        has_tables = connection is not None
+    code = _STALE if any(status.stale for status in statuses) else 0
+    if options.json:
+        print_json({"exit_code": code, "max_age_seconds": options.max_age, "sources": list(map(_document, statuses))})
+    else:
+        _print(statuses)
+        print_lines(_advice(statuses, has_tables=has_tables))
+    return code
+
+
+def _document(status: SourceStatus) -> dict[str, Any]:
+    document = asdict(status)
+    if status.last_success:
+        document["last_success"]["started_at"] = status.last_success.started_at.isoformat()
+    document["runs"] = [
+        {**asdict(run), "started_at": run.started_at.isoformat(), "counts": dict(run.counts)} for run in status.runs
+    ]
+    return document
+
+
+def _print(statuses: list[SourceStatus]) -> None:
+    print_table(_HEADINGS, map(_row, statuses), right=(3, 4, 5, 6), styles=_STYLES)
+    runs = [(status.source, run) for status in statuses for run in status.runs]
+    if runs:
+        print_lines([""])
+        print_table(
+            _RUN_HEADINGS, [_run_row(source, run) for source, run in runs], right=(0, 3, 6, 7, 8, 9), styles=_STYLES
+        )
+
+
+def _row(status: SourceStatus) -> tuple[object, ...]:
+    success = status.last_success
+    return (
+        status.source,
+        "orphaned" if status.orphaned else "stale" if status.stale else "fresh",
+        f"{success.started_at:%Y-%m-%d %H:%M:%S}" if success else "never",
+        age_in_words(status.age_seconds) if status.age_seconds is not None else "–",
+        status.numbers,
+        status.redirects,
+        status.quarantined,
+        "running" if status.running else "",
+    )
+
+
+def _run_row(source: str, run: Run) -> tuple[object, ...]:
+    changes = ("numbers_added", "numbers_changed", "numbers_removed", "numbers_unchanged")
+    # The sentence is for a person; a program's column ends with the stable word.
+    error = run.error_message if stdout_is_terminal() and run.error_message else run.error_code
+    return (
+        run.id,
+        source,
+        f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+        "–" if run.seconds is None else f"{run.seconds:.1f}",
+        run.outcome,
+        run.origin,
+        *("–" if run.counts[name] is None else run.counts[name] for name in changes),
+        error or "",
+    )
+
+
+def age_in_words(seconds: float) -> str:
+    """Return an age in its two largest units, such as `2 h 5 min`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _advice(statuses: list[SourceStatus], *, has_tables: bool) -> list[str]:
+    lines = [] if has_tables else ["The database has no tables yet: run `etl sync`."]
+    if any(status.quarantined for status in statuses):
+        lines.append("Quarantined records and their reasons: `etl quarantine`.")
+    lines += [
+        f"Source {status.source} is no longer in the configuration, and what it had stays live: "
+        f"`etl prune --source {status.source}` retires it."
+        for status in statuses
+        if status.orphaned and status.numbers
+    ]
+    return lines and ["", *lines]

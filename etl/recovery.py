@@ -13,7 +13,7 @@ from etl.errors import ConfigError, UsageError
 from etl.events import Observer
 from etl.extract.archive import StoredBody, read_stored, stored_bodies
 from etl.extract.body import Body, BodyWriter
-from etl.load.runs import known_sources, newest_accepted
+from etl.load.runs import newest_accepted, refuse_unknown_source
 from etl.pipeline import Job, sync
 from etl.records import RunResult
 
@@ -123,11 +123,3 @@ def _no_number() -> Body:
     writer = BodyWriter(len(_NOTHING))
     writer.write(_NOTHING)
     return writer.finish()
-
-
-def refuse_unknown_source(connection: Connection, name: str) -> None:
-    """Raise UsageError when the database knows no source of this name."""
-    known = known_sources(connection)
-    if name not in known:
-        raise UsageError(f"the database has no source {name!r}; it has: {', '.join(known) or 'none'}",
-                         code="unknown_source")  # fmt: skip

@@ -29,6 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_changes(commands)
     _add_quarantine(commands)
+    _add_verify(commands)
+    _add_archive(commands)
+    _add_prune(commands)
     _add_database(commands)
     _add_sandbox(commands)
     _add_demo(commands)
@@ -123,6 +126,76 @@ def _add_quarantine(commands: Any) -> None:
     parser = _add(commands, "quarantine", "show the records that were not loaded, and why", "quarantine")
     parser.add_argument("--all", action="store_true", help="also those that the source has since mended or dropped")
     parser.add_argument("--source", metavar="NAME", help="only this source")
+    _add_json(parser)
+
+
+def _add_verify(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "verify",
+        "find what was changed in the tables by hand",
+        "verify",
+        "Compares every live number with its digest and with the archived body, and history with the log of runs. Exit "
+        "code 65 when anything is wrong and, with --repair, left for a person.",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="prepare what was found for the next sync to restore; history stays as it is",
+    )
+    _add_sources(parser)
+    _add_json(parser)
+
+
+def _add_archive(commands: Any) -> None:
+    summary = "list stored response bodies, or load one again"
+    group = commands.add_parser("archive", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _add(actions, "list", "list the stored response bodies and how their runs ended", "archive")
+    replay = _add(
+        actions,
+        "replay",
+        "load a stored response body again, in a run of its own",
+        "archive",
+        "Needs no token. Guard, quarantine and exit codes are those of `etl sync`.",
+    )
+    replay.add_argument("run", metavar="RUN", type=count, nargs="?", help="the run that received the body")
+    replay.add_argument(
+        "--all",
+        action="store_true",
+        help="all accepted bodies of one source that are newer than what the database has, in order: into an empty "
+        "database, this makes it anew",
+    )
+    replay.add_argument("--older", action="store_true", help="also a body older than what was accepted since")
+    replay.add_argument(
+        "--accept-removals",
+        metavar="N",
+        type=count,
+        help="let this one run remove up to N numbers although the guard would refuse",
+    )
+    replay.add_argument("--dry-run", action="store_true", help="show what would change; write nothing at all")
+    for name, parser in (("list", listing), ("replay", replay)):
+        parser.set_defaults(action=name)
+        parser.add_argument("--source", metavar="NAME", help="only this source")
+        _add_json(parser)
+
+
+def _add_prune(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "prune",
+        "delete runs, closed quarantine and history older than the ages in [retention]",
+        "prune",
+        "With --source, put away a source that is no longer configured.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would go; write nothing at all")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="move all that is live of this source, which is no longer configured, into history",
+    )
+    parser.add_argument("--forget", action="store_true", help="delete all that the database holds of that source")
+    parser.add_argument("--yes", action="store_true", help="agree to the loss of what --forget deletes")
     _add_json(parser)
 
 

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"exit_code": exit_code(results), "runs": [describe(result) for result in results]})
     elif not options.quiet:
-        _print(results, dry_run=options.dry_run)
+        print_results(results, dry_run=options.dry_run)
     return exit_code(results)
 
 
@@ -85,7 +85,8 @@ def describe(result: RunResult) -> dict[str, Any]:
     return document
 
 
-def _print(results: list[RunResult], *, dry_run: bool) -> None:
+def print_results(results: list[RunResult], *, dry_run: bool) -> None:
+    """Print what became of each run, and, of a dry run, all that would change."""
     if dry_run:
         for result in results:
             _print_dry_run(result)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, or_, select, update
 from etl import __version__
 from etl.db.dialects import insert_numbered
 from etl.db.tables import sync_runs
-from etl.errors import EtlError, UnavailableError
+from etl.errors import EtlError, UnavailableError, UsageError
 
 
 class OpenRun(msgspec.Struct, frozen=True):
@@ -125,6 +125,15 @@ def known_sources(connection: Connection) -> list[str]:
     """Return the names of all sources that ever had a run."""
     columns = sync_runs.c
     return list(connection.scalars(select(columns.source).distinct().order_by(columns.source)))
+
+
+def refuse_unknown_source(connection: Connection, name: str) -> None:
+    """Raise UsageError when the database knows no source of this name."""
+    known = known_sources(connection)
+    if name not in known:
+        raise UsageError(
+            f"the database has no source {name!r}; it has: {', '.join(known) or 'none'}", code="unknown_source"
+        )
 
 
 def failure_facts(error: EtlError) -> dict[str, Any]:

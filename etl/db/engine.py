@@ -1,5 +1,7 @@
 """Open the configured database."""
 
+from typing import Any
+
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -23,8 +25,7 @@ def open_engine(url: str, *, migrating: bool = False, read_only: bool = False) -
             poolclass=NullPool,
             connect_args=connect_arguments(settled),
             hide_parameters=True,
-            # Rows of MariaDB are locked as they are read; gaps between them need not be.
-            **({"isolation_level": "READ COMMITTED"} if settled.get_backend_name() in ("mysql", "mariadb") else {}),
+            **_isolation(settled, read_only=read_only),
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise missing_driver(settled, getattr(error, "name", None)) from None
@@ -36,6 +37,17 @@ def open_engine(url: str, *, migrating: bool = False, read_only: bool = False) -
         )
     prepare_sessions(engine, migrating=migrating, read_only=read_only)
     return engine
+
+
+def _isolation(url: URL, *, read_only: bool) -> dict[str, Any]:
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return {}
+    if read_only:
+        # All that a command reads in one transaction is of one moment.
+        return {"isolation_level": "REPEATABLE READ"}
+    # Rows of MariaDB are locked as they are read; gaps between them need not be.
+    return {"isolation_level": "READ COMMITTED"} if backend in ("mysql", "mariadb") else {}
 
 
 def read_url(url: str) -> URL:

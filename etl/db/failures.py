@@ -56,6 +56,11 @@ _NOT_A_DATABASE: _Meaning = (
     "database_damaged",
     "the file is not an SQLite database; check database.url",
 )
+_EDITED: _Meaning = (
+    StorageError,
+    "edited_by_hand",
+    "rows stand in the way that no run wrote: run `etl verify --repair`",
+)
 _TABLE_MISSING: _Meaning = (ConfigError, "schema_damaged", "a table or column is missing; run `etl db check`")
 _PACKET: _Meaning = (
     ConfigError,
@@ -74,11 +79,13 @@ _SQLITE = {
     "IOERR": _IO_ERROR,
     "CORRUPT": _DAMAGED,
     "NOTADB": _NOT_A_DATABASE,
+    "CONSTRAINT": _EDITED,
 }
 
 # SQLSTATE classes and codes of PostgreSQL; the longest match counts.
 _POSTGRESQL = {
     "08": _UNREACHABLE,
+    "23": _EDITED,
     "25006": _STANDBY,
     "28": _LOGIN,
     "3D": _NO_DATABASE,
@@ -96,6 +103,7 @@ _POSTGRESQL = {
 
 # Error numbers of MariaDB and MySQL.
 _MYSQL = {
+    **dict.fromkeys((1062, 1451, 1452), _EDITED),
     **dict.fromkeys((1045, 1251, 1698), _LOGIN),
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370), _RIGHTS),
     **dict.fromkeys((1290, 1792, 1836), _STANDBY),

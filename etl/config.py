@@ -164,7 +164,7 @@ def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ
 
     Raises ConfigError for a file that is named but absent, an unknown key or a bad value.
     """
-    file = _find_file(path, environ)
+    file = find_config(path, environ)
     where = str(file) if file else "environment"
     document = _read_toml(file) if file else {}
     _convert_durations(document, where)
@@ -176,7 +176,8 @@ def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ
     return _check(_apply_environment(config, environ), where)
 
 
-def _find_file(path: str | None, environ: Mapping[str, str]) -> Path | None:
+def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file that `load_config` reads, None for none. Raises ConfigError for one that is named but absent."""
     for origin, name in (("--config", path), ("$ETL_CONFIG", environ.get("ETL_CONFIG"))):
         if name:
             if not Path(name).is_file():

@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sync(commands)
     _add_schedule(commands)
     _add_status(commands)
+    _add_doctor(commands)
     _add_changes(commands)
     _add_quarantine(commands)
     _add_verify(commands)
@@ -104,6 +105,18 @@ def _add_status(commands: Any) -> None:
     )
     parser.add_argument(
         "--max-age", metavar="AGE", type=duration, help='how old the last success may be, such as "90m" or "2h"'
+    )
+    _add_sources(parser)
+    _add_json(parser)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "doctor",
+        "check everything that a run needs, and say what to do about what is wrong",
+        "doctor",
+        "Writes nothing. The exit code is that of the first check that failed; warnings leave it at 0.",
     )
     _add_sources(parser)
     _add_json(parser)

@@ -8,12 +8,14 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import NoReturn
 
+import msgspec
 import requests
 from urllib3.exceptions import HTTPError
 
@@ -31,6 +33,7 @@ LIST_PATH = "/numbers/virtual-number?purpose__ne=not_specified&state=active&type
 _RETRIED_STATUSES = (408, 425, 429)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 _LONGEST_SANE_WAIT_SECONDS = 86_400
+_BEGINNING_BYTES = 64
 
 
 class _AttemptFailedError(Exception):
@@ -99,6 +102,19 @@ def _attempt(
     observer: Observer,
     attempt: int,
 ) -> Body:
+    with _answer(session, source, token, http, deadline) as response:
+        writer = _receive(response, http, source, observer)
+        # A socket that the deadline shut down looks like one that the peer has closed in good order.
+        if deadline.passed:
+            raise _AttemptFailedError("deadline", "the deadline passed while the body was coming", response.status_code)
+        return writer.finish(response.status_code, attempt)
+
+
+@contextmanager
+def _answer(
+    session: requests.Session, source: Source, token: str, http: Http, deadline: Deadline
+) -> Iterator[requests.Response]:
+    """Ask for the list and yield the answer, its body still to come; whatever goes wrong is classified."""
     status: int | None = None
     try:
         with session.get(
@@ -110,11 +126,7 @@ def _attempt(
         ) as response:
             status = response.status_code
             _check_status(response)
-            writer = _receive(response, http, source, observer)
-            # A socket that the deadline shut down looks like one that the peer has closed in good order.
-            if deadline.passed:
-                raise _AttemptFailedError("deadline", "the deadline passed while the body was coming", status)
-            return writer.finish(status, attempt)
+            yield response
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.InvalidProxyURL):
         raise ConfigError(
             f"source {source.name}: base_url or http.proxy is not a usable address", code="bad_url"
@@ -123,6 +135,29 @@ def _attempt(
         raise _AttemptFailedError("body_corrupt", "the compressed body is damaged or was cut", status) from None
     except (requests.exceptions.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
         _raise_classified(error, status)
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """The beginning of an answer, as far as it tells that this is the source."""
+
+    date: datetime | None
+    """The server's clock, if it told."""
+    is_list: bool
+    """Whether the body begins as a JSON array does."""
+
+
+def probe(source: Source, token: str, http: Http) -> Greeting:
+    """Ask once, as a run does, and read no more than the beginning of the answer. Raises what `fetch` raises."""
+    patience = min(http.deadline, http.connect_timeout + http.read_timeout)
+    with Deadline(patience) as deadline, _session(http, deadline) as session:
+        try:
+            with _answer(session, source, token, http, deadline) as response:
+                beginning = response.raw.read(_BEGINNING_BYTES, decode_content=True)
+                date = _http_date(response.headers.get("Date", ""))
+        except _AttemptFailedError as failure:
+            message = f"{failure.what}; a run would try again, up to http.max_attempts"
+            raise UnavailableError(message, code=failure.code, http_status=failure.status) from None
+    return Greeting(date, beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["))
 
 
 def _check_status(response: requests.Response) -> None:
@@ -161,13 +196,19 @@ def _retry_after(value: str | None) -> float | None:
     if re.fullmatch(r"[0-9]{1,9}", text):
         seconds = float(text)
     else:
-        try:
-            moment = parsedate_to_datetime(text)
-            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError, TypeError):
+        moment = _http_date(text)
+        if moment is None:
             return None
-        seconds = max(seconds, 0.0)
+        seconds = max((moment - datetime.now(UTC)).total_seconds(), 0.0)
     return seconds if seconds <= _LONGEST_SANE_WAIT_SECONDS else None
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+    except (ValueError, OverflowError, TypeError):
+        return None
 
 
 def _receive(response: requests.Response, http: Http, source: Source, observer: Observer) -> BodyWriter:

@@ -25,7 +25,11 @@ def read_file(path: str, limit: int) -> Body:
             if decompressor:
                 decompressor.finish()
         except CorruptStreamError:
+            writer.close()
             raise StorageError(
                 f"{path}: the gzip file is damaged or cut; take another copy", code="file_damaged"
             ) from None
+        except BaseException:
+            writer.close()
+            raise
     return writer.finish()

@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
 KEEPER = Path(__file__).with_name("databases_keeper.py")
@@ -197,6 +197,18 @@ class Server(ABC):
                 result = connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
                 rows = [tuple(row) for row in result] if result.returns_rows else []
         return rows
+
+    def execute_in(self, database: str, script: str) -> list[tuple[Any, ...]]:
+        """Execute a script as the administrator in another database; return its rows."""
+        engine = create_engine(
+            self.url(database, self.admin),
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args=dict(self.connect_args),
+        )
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+            return [tuple(row) for row in result] if result.returns_rows else []
 
     def identifier(self, name: str) -> str:
         return self._engine.dialect.identifier_preparer.quote_identifier(name)

@@ -44,7 +44,9 @@ EXTRA = st.builds(
 BAD = st.builds(
     lambda made, change: made | change, GOOD, st.sampled_from([{"comment": 5}, {"number": ""}, {"app_id": "1"}])
 )
-UNREADABLE: st.SearchStrategy[Any] = st.sampled_from([None, 5, "x", [], {}, record(1) | {"id": 0}, record(1) | {"id": "1"}])
+UNREADABLE: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 5, "x", [], {}, record(1) | {"id": 0}, record(1) | {"id": "1"}]
+)
 MOSTLY_GOOD = st.one_of(GOOD, GOOD, GOOD, GOOD, EXTRA, OUTSIDE, BAD)
 SNAPSHOTS = st.lists(st.one_of(MOSTLY_GOOD, MOSTLY_GOOD, MOSTLY_GOOD, UNREADABLE), max_size=8)
 HISTORIES = st.lists(SNAPSHOTS, min_size=1, max_size=5)

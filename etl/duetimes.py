@@ -7,6 +7,7 @@ twice is worked through twice, and one that never occurs needs nothing, for the 
 Vixie cron draws the line in the same place, by the stars in the fields.
 """
 
+from bisect import bisect_right
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
@@ -32,9 +33,9 @@ def next_due(crontab: Crontab, zone: tzinfo, after: datetime) -> datetime | None
     day = after.astimezone(zone).date() - _DAY
     for _ in range(_FARTHEST_DAYS):
         # Where a clock is put back over midnight, moments of the next day may lie before the last of this one.
-        moments = [*_moments(crontab, zone, day), *_moments(crontab, zone, day + _DAY)]
-        if found := min((moment for moment in moments if moment > after), default=None):
-            return found
+        both = (_moments(crontab, zone, day), _moments(crontab, zone, day + _DAY))
+        if later := [moments[at] for moments in both if (at := bisect_right(moments, after)) < len(moments)]:
+            return min(later)
         day += _DAY
     return None
 
@@ -43,9 +44,9 @@ def last_due(crontab: Crontab, zone: tzinfo, until: datetime) -> datetime | None
     """Return the last due moment not later than `until`, in UTC; None if there was none in the last forty years."""
     day = until.astimezone(zone).date() + _DAY
     for _ in range(_FARTHEST_DAYS):
-        moments = [*_moments(crontab, zone, day), *_moments(crontab, zone, day - _DAY)]
-        if found := max((moment for moment in moments if moment <= until), default=None):
-            return found
+        both = (_moments(crontab, zone, day), _moments(crontab, zone, day - _DAY))
+        if earlier := [moments[at - 1] for moments in both if (at := bisect_right(moments, until)) > 0]:
+            return max(earlier)
         day -= _DAY
     return None
 

@@ -1,4 +1,4 @@
-"""What a run asks for, accepts, writes down and leaves alone: the contract's section 4, and section 5 beside records."""
+"""What a run asks for, accepts, writes down and leaves alone: sections 4 and 5 of the contract, but records."""
 
 import gzip
 import hashlib

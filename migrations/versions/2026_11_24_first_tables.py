@@ -129,7 +129,7 @@ def _create_sync_runs(options: dict[str, Any]) -> None:
         if_not_exists=True,
         **options,
     )
-    op.create_index("ix_sync_runs_source", "sync_runs", ["source", "id"], if_not_exists=True)
+    _create_index("ix_sync_runs_source", "sync_runs", "id")
 
 
 def _create_history(options: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _create_history(options: dict[str, Any]) -> None:
         **options,
     )
     for table in ("virtual_numbers_history", "redirect_numbers_history"):
-        op.create_index(f"ix_{table}_closed", table, ["source", "valid_to_run"], if_not_exists=True)
+        _create_index(f"ix_{table}_closed", table, "valid_to_run")
 
 
 def _create_quarantine(options: dict[str, Any]) -> None:
@@ -187,9 +187,13 @@ def _create_quarantine(options: dict[str, Any]) -> None:
         if_not_exists=True,
         **options,
     )
-    op.create_index(
-        "ix_quarantined_records_open", "quarantined_records", ["source", "valid_to_run"], if_not_exists=True
-    )
+    _create_index("ix_quarantined_records_open", "quarantined_records", "valid_to_run")
+
+
+def _create_index(name: str, table: str, column: str) -> None:
+    # MySQL has no CREATE INDEX IF NOT EXISTS.
+    if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
+        op.create_index(name, table, ["source", column])
 
 
 def _number_columns() -> list[sa.Column[Any]]:

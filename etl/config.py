@@ -307,6 +307,7 @@ def _check_url(source: Source, http: Http, where: str) -> None:
         parts = urlsplit(source.base_url)
         host = parts.hostname
         _ = parts.port
+        (host or "").encode("idna")
     except ValueError as error:
         raise ConfigError(f"{complaint}: {error}") from None
     if parts.scheme not in ("https", "http") or not host:

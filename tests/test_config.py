@@ -92,6 +92,8 @@ def test_what_is_not_a_duration(text: str) -> None:
         ('[[sources]]\nbase_url = "http://api.example"', r"plain http.*allow_plain_http"),
         ('[[sources]]\nbase_url = "http://127.0.0.1.evil.example"', r"plain http"),
         ('[[sources]]\nbase_url = "https://x:99999"', r"base_url"),
+        ('[[sources]]\nbase_url = "https://.example"', r"base_url"),
+        (f'[[sources]]\nbase_url = "https://{"x" * 64}.example"', r"base_url"),
         ('[http]\nca_bundle = "nowhere.pem"', r"http\.ca_bundle: .?nowhere\.pem.? is not a file"),
         ('[http]\nproxy = "socks5://x"', r"http\.proxy must look like"),
         ('[schedule]\ncron = "* * *"', r"schedule\.cron: expected five fields"),

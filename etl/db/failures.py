@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
-from etl.errors import ConfigError, EtlError, NotPermittedError, StorageError, UnavailableError
+from etl.errors import ConfigError, EtlError, Interrupted, NotPermittedError, StorageError, UnavailableError
 
 _Meaning = tuple[type[EtlError], str, str]
 
@@ -63,7 +63,7 @@ _EDITED: _Meaning = (
 )
 _TABLE_MISSING: _Meaning = (ConfigError, "schema_damaged", "a table or column is missing; run `etl db check`")
 _PACKET: _Meaning = (
-    ConfigError,
+    StorageError,
     "packet_too_large",
     "a record is larger than the server's max_allowed_packet; raise that setting",
 )
@@ -124,19 +124,27 @@ _MYSQL = {
 def database_failures(where: str = "database") -> Iterator[None]:
     """Turn any database error of the block into one that says what to do; the driver's text is not repeated.
 
-    That text may quote rows, and with them phone numbers and comments.
+    That text may quote rows, and with them phone numbers and comments. Where the error is but the consequence of a
+    signal that arrived in the middle of a statement, the signal is raised again.
     """
     try:
         yield
     except EtlError:
         raise
-    except SQLAlchemyError as error:
-        raise explain(error, where) from error
     except Exception as error:
         # Rows that are copied past SQLAlchemy raise the driver's own errors.
-        if not _is_driver_error(error):
+        if not isinstance(error, SQLAlchemyError) and not _is_driver_error(error):
             raise
+        if interruption := _interruption_behind(error):
+            raise interruption from None
         raise explain(error, where) from error
+
+
+def _interruption_behind(error: BaseException | None) -> BaseException | None:
+    """Return the signal on whose way out an error arose, such as that a rollback found the connection in no state."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def explain(error: Exception, where: str = "database") -> EtlError:

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from etl import __version__
 from etl.config import Http, Source
 from etl.deadline import Deadline
-from etl.errors import ConfigError, DataRefusedError, EtlError, NotPermittedError, ProtocolError, UnavailableError
+from etl.errors import DataRefusedError, EtlError, NotPermittedError, ProtocolError, UnavailableError
 from etl.events import Action, Event, Level, Observer
 from etl.extract.body import CHUNK_BYTES, Body, BodyWriter, CorruptStreamError, Decompressor
 from etl.extract.connection import WatchedAdapter
@@ -128,8 +128,8 @@ def _answer(
             _check_status(response)
             yield response
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.InvalidProxyURL):
-        raise ConfigError(
-            f"source {source.name}: base_url or http.proxy is not a usable address", code="bad_url"
+        raise UnavailableError(
+            "base_url or http.proxy is not an address that can be asked: correct it", code="bad_url"
         ) from None
     except CorruptStreamError:
         raise _AttemptFailedError("body_corrupt", "the compressed body is damaged or was cut", status) from None

@@ -249,6 +249,18 @@ def test_an_older_body_replaces_a_newer_one_only_when_told_to(loader: Loader) ->
     assert replay(loader, first).exit_code == 2
 
 
+def test_verifying_compares_with_the_body_that_is_live_be_it_an_older_one(on_sqlite: Loader, tmp_path: Path) -> None:
+    first = on_sqlite.load([record(1)])
+    on_sqlite.load([record(2)])
+    replay(on_sqlite, first, older=True)
+    verify = partial(command.run, "verify", cwd=tmp_path, variables={"ETL_CONFIG": written(on_sqlite, tmp_path)})
+    clean = verify()
+    on_sqlite.database.execute("DELETE FROM virtual_numbers")
+
+    assert clean.code == 0, clean.stdout
+    assert verify().code == 65
+
+
 def test_a_refused_body_is_judged_again_and_passes_with_consent(loader: Loader) -> None:
     loader.guarded()
     loader.load([record(1), record(2), record(3)])

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from etl.config import Config
 from etl.extract.archive import read_stored, stored_bodies
-from etl.load.runs import newest_accepted
+from etl.load.runs import live_body
 from etl.transform.snapshot import read_snapshot
 
 
@@ -37,14 +37,14 @@ def archived_records(connection: Connection, config: Config, source: str) -> Arc
     """
     if not config.archive.directory:
         return None
-    newest = newest_accepted(connection, source)
-    stored = [body for body in stored_bodies(config.archive.directory, source) if body.run_id == newest]
+    received_by = live_body(connection, source)
+    stored = [body for body in stored_bodies(config.archive.directory, source) if body.run_id == received_by]
     if len(stored) != 1:
         return None
     body = read_stored(stored[0], config.http.max_body_bytes)
     snapshot = read_snapshot(body.view(), {})
     return Archived(
-        newest,
+        received_by,
         {identity: candidate.digest for identity, candidate in snapshot.candidates.items()},
         {candidate.fingerprint: identity for identity, candidate in snapshot.candidates.items()},
         snapshot.quarantined_ids,

@@ -121,6 +121,18 @@ def newest_accepted(connection: Connection, source: str) -> int:
     return connection.scalar(query) or 0
 
 
+def live_body(connection: Connection, source: str) -> int:
+    """Return the run that received the body which is live, 0 where there is none.
+
+    It is older than the newest accepted one after a replay of an older body, and nothing received it where the source
+    was retired.
+    """
+    columns = sync_runs.c
+    query = select(func.coalesce(columns["_replay_of"], columns.id))
+    own = columns.source == source, columns.outcome == "succeeded"
+    return connection.scalar(query.where(*own).order_by(columns.id.desc()).limit(1)) or 0
+
+
 def known_sources(connection: Connection) -> list[str]:
     """Return the names of all sources that ever had a run."""
     columns = sync_runs.c

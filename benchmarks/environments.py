@@ -7,11 +7,14 @@ checkout as a user would install it, not as an editable link, and anew each time
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,10 @@ KEPT = Path(__file__).resolve().parent / ".environments"
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
 INSTALL_SECONDS = 900
 JOB = "job"
+
+
+class EnvironmentsInUse(Exception):  # noqa: N818 - a fact about the machine, reported
+    """Another benchmark runs from this checkout."""
 
 
 class EnvironmentFailed(Exception):  # noqa: N818 - a fact about a candidate, reported and skipped
@@ -46,6 +53,18 @@ class Environment:
         """Return every installed distribution with its version."""
         listed = json.loads(pip(self, "list", "--format=json"))
         return {entry["name"]: entry["version"] for entry in listed}
+
+
+@contextlib.contextmanager
+def reserved() -> Iterator[None]:
+    """Keep other benchmarks of this checkout out: one would install anew what the other is measuring."""
+    KEPT.mkdir(exist_ok=True)
+    with (KEPT / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EnvironmentsInUse("another benchmark runs from this checkout; wait for its end") from error
+        yield
 
 
 def pip(environment: Environment, *arguments: str) -> str:

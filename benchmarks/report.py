@@ -8,6 +8,7 @@ The charts are put beside the page, under its name. Nothing is measured here, an
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -214,6 +215,12 @@ def circumstances(results: Results) -> list[str]:
         f"{machine['system']}, kernel {machine['kernel']}; Python {machine['python']}",
         f"- commit `{raw['commit']}`, {raw['started_at'][:10]}",
     ]
+    loads = [run["load_before"] for run in raw["runs"] if "load_before" in run]
+    if loads:
+        lines.append(
+            f"- load of the machine before each run: {statistics.median(loads):.1f} (median), {max(loads):.1f} (most); "
+            "the benchmark by itself makes about 1"
+        )
     for name, facts in raw["databases"].items():
         settings = ", ".join(f"`{key}={value}`" for key, value in facts["settings"].items())
         lines.append(f"- {NAMES[name]} {facts['version']}" + (f": {settings}" if settings else ""))

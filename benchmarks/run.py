@@ -313,6 +313,15 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+def measure_all(arguments: argparse.Namespace, results: Result) -> None:
+    """Make the environments, then measure size by size."""
+    candidates = [candidate for candidate in CANDIDATES if candidate.name in arguments.candidates]
+    made = available(candidates, results)
+    candidates = [candidate for candidate in candidates if candidate.environment in made]
+    for size in arguments.sizes:
+        size_runs(size, candidates, made, arguments, results)
+
+
 def end(_signal: int, _frame: object) -> None:
     """End as after an error, so that every server is stopped and every folder removed."""
     sys.exit(143)
@@ -335,11 +344,12 @@ def main() -> int:
         "imports": [],
         "runs": [],
     }
-    candidates = [candidate for candidate in CANDIDATES if candidate.name in arguments.candidates]
-    made = available(candidates, results)
-    candidates = [candidate for candidate in candidates if candidate.environment in made]
-    for size in arguments.sizes:
-        size_runs(size, candidates, made, arguments, results)
+    try:
+        with environments.reserved():
+            measure_all(arguments, results)
+    except environments.EnvironmentsInUse as error:
+        print(error)
+        return 75
     failed = sorted({run["candidate"] for run in results["runs"] if run["exit_code"] != 0})
     print(f"written: {arguments.output}", *([f"failed: {', '.join(failed)}"] if failed else []), sep="\n")
     return 1 if failed else 0

@@ -102,9 +102,13 @@ class LogScale:
         return self.left + share * (self.right - self.left)
 
     def ticks(self) -> list[float]:
-        """Return the values to draw grid lines at."""
+        """Return the values to draw grid lines at: powers of ten, and between them where there are too few."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        return [10.0**decade for decade in decades if self.low * 0.999 <= 10.0**decade <= self.high * 1.001]
+        powers = [value for decade in decades if self.low * 0.999 <= (value := 10.0**decade) <= self.high * 1.001]
+        if len(powers) > 1:
+            return powers
+        between = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        return [value for value in between if self.low * 0.999 <= value <= self.high * 1.001]
 
 
 def bounds(values: Sequence[Spread]) -> tuple[float, float]:

@@ -274,14 +274,23 @@ def _settle(job: Job, engine: Engine, connection: Connection, progress: _Progres
     run_id = _opened(progress).id
     with suppress(EtlError), database_failures():
         # Not on the run's own connection: that may be what failed.
-        with suppress(Exception):
-            connection.rollback()
+        _abandon(connection, error)
         with engine.connect() as fresh, fresh.begin():
             with suppress(EtlError):
                 close_run(fresh, run_id, outcome, progress.facts | failure_facts(error))
             if outcome_of(fresh, run_id) == "succeeded":
                 return progress.result(job, "succeeded")
     return progress.result(job, outcome, error)
+
+
+def _abandon(connection: Connection, error: EtlError) -> None:
+    """Roll back, or end the session where a signal or a failure has left it in a state that nobody knows."""
+    try:
+        connection.rollback()
+    except Exception:  # noqa: BLE001 - whatever it is, the session cannot be used
+        connection.invalidate()
+    if error.code == "interrupted" and not connection.invalidated:
+        connection.invalidate()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
@@ -19,8 +20,11 @@ def console() -> NoReturn:
     """Run the command line as a process of its own."""
     # Imports make many objects and drop few; looking through them for garbage took a tenth of the start-up.
     gc.disable()
-    code = main()
-    sys.stderr.flush()
+    try:
+        code = main()
+        sys.stderr.flush()
+    except Interrupted as interruption:
+        code = interruption.exit_code  # it came while the last words were being written
     # Everything is written and closed. Python would now take its modules apart one by one, for a fifth as long as a run
     # that changes nothing takes in all.
     os._exit(code)
@@ -31,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _make_output_safe()
     options = build_parser().parse_args(arguments)
     _raise_on_signals()
+    _silence_libraries()
     try:
         command = import_module(f"etl.cli.{options.module}")
         if options.stays_up:
@@ -73,6 +78,14 @@ def _make_output_safe() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _silence_libraries() -> None:
+    import logging  # noqa: PLC0415 - not before it is known that there is something to do
+
+    # What a library finds worth a warning, tracebacks included, goes to standard error where nothing handles it. What
+    # matters of it reaches the caller as an exception.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
 def _raise_on_signals() -> None:
     def interrupt(number: int, _: FrameType | None) -> None:
         # A second signal is not waited for.
@@ -81,3 +94,16 @@ def _raise_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+    report = sys.unraisablehook
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        # Where Python cannot let an exception out, as from a weak reference's callback, the signal would be lost.
+        if not isinstance(unraisable.exc_value, Interrupted):
+            report(unraisable)
+            return
+        number = unraisable.exc_value.exit_code - 128
+        signal.signal(number, interrupt)
+        # From another thread, and a moment later: here it would be ignored once more.
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+    sys.unraisablehook = send_again

@@ -70,8 +70,11 @@ def missing_driver(url: URL, module: str | None) -> ConfigError:
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """Return driver arguments that bound every wait."""
-    driver = url.get_driver_name()
+    """Return driver arguments that bound every wait, save those that the URL itself gives."""
+    return {name: value for name, value in _bounds(url.get_driver_name()).items() if name not in url.query}
+
+
+def _bounds(driver: str) -> dict[str, Any]:
     if driver == "pysqlite":
         return {"timeout": _LOCK_WAIT_SECONDS}
     if driver == "psycopg":
@@ -97,6 +100,8 @@ def prepare_sessions(engine: Engine, *, migrating: bool, read_only: bool) -> Non
         settings = [f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'"]
         if read_only:
             settings.append("SET default_transaction_read_only = on")
+        if engine.dialect.driver == "psycopg":
+            _connect_patiently(engine)
         _on_connect(engine, settings)
     else:
         settings = [
@@ -119,6 +124,18 @@ def _on_connect(engine: Engine, statements: Sequence[str]) -> None:
         cursor.close()
         # Outside a transaction, so that a first rollback does not undo it.
         connection.commit()
+
+
+def _connect_patiently(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        from etl.db.patience import SILENCE_SECONDS, PatientConnection  # noqa: PLC0415 - needs the driver
+
+        # The name that PyMySQL has for it: in a URL, `?read_timeout=60` means the same everywhere.
+        limit = float(options.pop("read_timeout", SILENCE_SECONDS))
+        connection = PatientConnection.connect(*arguments, **options)
+        connection.silence_seconds = limit
+        return connection
 
 
 def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None:

@@ -36,8 +36,9 @@ def exclusive_lock(connection: Connection, name: str) -> Iterator[None]:
         # A connection that is lost or in a failed state has given its locks back, or will when it is closed.
         with suppress(DBAPIError):
             connection.rollback()
-            with connection.begin():
-                connection.execute(text(release), {"key": key})
+            if not connection.invalidated:  # or else a new session would be opened to give back what it does not hold
+                with connection.begin():
+                    connection.execute(text(release), {"key": key})
 
 
 def _session_lock(connection: Connection, name: str) -> tuple[str, str, str]:

@@ -176,11 +176,10 @@ def _run(
         os.setgroups([])
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
-    from etl.cli import main  # noqa: PLC0415 - belongs to the child
+    from etl.cli import console  # noqa: PLC0415 - belongs to the child
 
-    code = main(arguments)
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.argv = ["etl", *arguments]
+    console()
 
 
 def run_new_process(

@@ -1,4 +1,4 @@
-"""Kill the job at random instants, again and again, and check after each that nothing is lost, mixed or left to clean up.
+"""Kill the job at random instants, again and again: nothing may be lost, mixed, or left for anybody to clean up.
 
 `python -m tests.faults.kill_campaign --database postgresql --kills 500` runs by itself and prints one line of totals;
 `test_kills.py` runs a small share of it.
@@ -67,7 +67,7 @@ class Campaign:
             duration = min(self._load_next() for _ in range(3))
             for number in range(kills):
                 self._serve_next()
-                # Kills are spread over the whole run; half of them fall after the request, where there is more to break.
+                # Spread over the whole run; half of them fall after the request, where there is more to break.
                 self._strike(signal.SIGKILL if number % 2 else signal.SIGTERM, duration, late=number % 4 >= 2)
                 if number % 50 == 49:
                     check_timelines(self._database)

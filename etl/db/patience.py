@@ -1,0 +1,64 @@
+"""A PostgreSQL connection that neither waits for ever nor stays behind a signal.
+
+psycopg bounds the making of a connection but no wait after it, and TCP notices only a peer that acknowledges nothing: a
+server, or something in between, that stays silent while its machine lives would be waited for without an end.
+Imported only with the driver.
+"""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.abc import PQGen
+
+SILENCE_SECONDS = 300.0
+"""How long the server may keep silent within one statement. The same limit holds on MariaDB and MySQL."""
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """Gives up a statement on which nothing happens for `silence_seconds`, and is closed with that."""
+
+    silence_seconds = SILENCE_SECONDS
+
+    def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
+        """Wait for the server; psycopg calls this for all that happens after the connection is made.
+
+        Raises psycopg.OperationalError when the server was silent for too long.
+        """
+        try:
+            return super().wait(_impatient(gen, self.silence_seconds), *arguments, **options)
+        except _SilenceError:
+            self.close()
+            raise psycopg.OperationalError("the server stays silent") from None
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # A signal: a connection with a statement under way can do nothing more, and its session holds locks.
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                with suppress(Exception):
+                    self.cancel_safe(timeout=2.0)
+                self.close()
+            raise
+
+
+class _SilenceError(Exception):
+    """The server was silent for too long."""
+
+
+def _impatient(gen: PQGen[Any], limit: float) -> PQGen[Any]:
+    """Pass on what a generator of psycopg waits for, until nothing has come of it for `limit` seconds."""
+    last = time.monotonic()
+    try:
+        wanted = next(gen)
+        while True:
+            # The driver looks for signals several times a second, and then sends a zero.
+            ready = yield wanted
+            now = time.monotonic()
+            if ready:
+                last = now
+            elif now - last > limit:
+                raise _SilenceError
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value

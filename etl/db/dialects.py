@@ -81,6 +81,8 @@ def _bounds(driver: str) -> dict[str, Any]:
         return {
             "connect_timeout": 10,
             "application_name": "virtual-numbers-etl",
+            # Whatever PGCLIENTENCODING or the server would have it be: what is not UTF-8 cannot hold every comment.
+            "client_encoding": "UTF8",
             # A peer that vanished without a word is noticed within a minute or so.
             "keepalives_idle": 30,
             "keepalives_interval": 10,

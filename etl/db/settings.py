@@ -54,7 +54,12 @@ def _of_postgresql(connection: Connection) -> Iterator[Remark]:
         message = "transactions are read-only for this user or database: reset default_transaction_read_only"
         yield _refusal(NotPermittedError(message, code="database_read_only"))
     encoding = connection.scalar(text("SELECT current_setting('server_encoding')"))
-    if encoding != "UTF8":
+    if encoding == "SQL_ASCII":
+        yield Remark(
+            "the database's encoding is SQL_ASCII: it checks nothing, and may get what is not UTF-8 from others",
+            "create a database with UTF8",
+        )
+    elif encoding != "UTF8":
         message = f"the database's encoding is {encoding}, which cannot store every comment: create one with UTF8"
         yield _refusal(ConfigError(message, code="database_encoding"))
 

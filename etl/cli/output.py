@@ -4,11 +4,12 @@ Whatever comes from the source is made harmless on the way: it can move no curso
 """
 
 import json
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from etl.report.text import printable
+from etl.report.text import UNSAFE, printable
 
 __all__ = ["print_json", "print_lines", "print_table", "printable", "stdout_is_terminal"]
 
@@ -26,7 +27,9 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=2)
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    # JSON escapes line ends within strings, but lets through what acts on a terminal all the same.
+    sys.stdout.write(re.sub(UNSAFE, lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text))
     sys.stdout.write("\n")
 
 

@@ -191,8 +191,8 @@ class Soak:
             print(f"  {count:6} {code}")
         print(f"faults injected    {self.faults.total()}: {dict(self.faults.most_common())}")
         print(f"database restarts  {self.restarts.total()}: {dict(self.restarts)}")
-        print(f"resident memory    {warm[0] / 1024:.1f} MB after a minute, {warm[-1] / 1024:.1f} MB at the end, "
-              f"{max(warm) / 1024:.1f} MB at most")  # fmt: skip
+        quarters = [f"{warm[len(warm) * part // 4 - (part > 0)] / 1024:.1f}" for part in range(5)]
+        print(f"resident memory    {' · '.join(quarters)} MB after a minute, and after each quarter of the rest")
         print(f"sync_runs          {tables['outcomes']}, left running: {tables['running']}")
         print(f"live numbers       {tables['live']}, equal to the source: {tables['equal']}")
         print(f"exit code          {self.exit_code} after SIGTERM")

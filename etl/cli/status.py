@@ -13,7 +13,7 @@ from etl.health.status import Run, SourceStatus, never_run, read_status
 
 _STALE = 1
 _HEADINGS = ("Source", "Freshness", "Last success (UTC)", "Age", "Numbers", "Redirects", "Quarantined", "Now")
-_RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "From", "+", "~", "−", "=", "What went wrong")
+_RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "From", "Added", "Changed", "Removed", "Error")
 _STYLES = {
     "fresh": "green", "succeeded": "green", "stale": "bold red", "failed": "red", "refused": "yellow",
     "orphaned": "yellow", "running": "cyan",
@@ -36,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
         print_json({"exit_code": code, "max_age_seconds": options.max_age, "sources": list(map(_document, statuses))})
     else:
         _print(statuses)
-        print_lines(_advice(statuses, has_tables=has_tables))
+        lines = _advice(statuses, has_tables=has_tables)
+        if lines:
+            _print_gap()
+            print_lines(lines)
     return code
 
 
@@ -54,10 +57,15 @@ def _print(statuses: list[SourceStatus]) -> None:
     print_table(_HEADINGS, map(_row, statuses), right=(3, 4, 5, 6), styles=_STYLES)
     runs = [(status.source, run) for status in statuses for run in status.runs]
     if runs:
+        _print_gap()
+        rows = [_run_row(source, run) for source, run in runs]
+        print_table(_RUN_HEADINGS, rows, right=(0, 3, 6, 7, 8), styles=_STYLES)
+
+
+def _print_gap() -> None:
+    # On a terminal a table ends with an empty line of its own.
+    if not stdout_is_terminal():
         print_lines([""])
-        print_table(
-            _RUN_HEADINGS, [_run_row(source, run) for source, run in runs], right=(0, 3, 6, 7, 8, 9), styles=_STYLES
-        )
 
 
 def _row(status: SourceStatus) -> tuple[object, ...]:
@@ -65,7 +73,7 @@ def _row(status: SourceStatus) -> tuple[object, ...]:
     return (
         status.source,
         "orphaned" if status.orphaned else "stale" if status.stale else "fresh",
-        f"{success.started_at:%Y-%m-%d %H:%M:%S}" if success else "never",
+        f"{success.started_at:%Y-%m-%d %H:%M}" if success else "never",
         age_in_words(status.age_seconds) if status.age_seconds is not None else "–",
         status.numbers,
         status.redirects,
@@ -75,18 +83,16 @@ def _row(status: SourceStatus) -> tuple[object, ...]:
 
 
 def _run_row(source: str, run: Run) -> tuple[object, ...]:
-    changes = ("numbers_added", "numbers_changed", "numbers_removed", "numbers_unchanged")
-    # The sentence is for a person; a program's column ends with the stable word.
-    error = run.error_message if stdout_is_terminal() and run.error_message else run.error_code
+    changes = ("numbers_added", "numbers_changed", "numbers_removed")
     return (
         run.id,
         source,
-        f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+        f"{run.started_at:%Y-%m-%d %H:%M}",
         "–" if run.seconds is None else f"{run.seconds:.1f}",
         run.outcome,
         run.origin,
         *("–" if run.counts[name] is None else run.counts[name] for name in changes),
-        error or "",
+        run.error_code or "",
     )
 
 
@@ -104,6 +110,11 @@ def age_in_words(seconds: float) -> str:
 
 def _advice(statuses: list[SourceStatus], *, has_tables: bool) -> list[str]:
     lines = [] if has_tables else ["The database has no tables yet: run `etl sync`."]
+    lines += [
+        f"Run {status.runs[0].id} of {status.source}: {status.runs[0].error_message}"
+        for status in statuses
+        if status.runs and status.runs[0].error_message
+    ]
     if any(status.quarantined for status in statuses):
         lines.append("Quarantined records and their reasons: `etl quarantine`.")
     lines += [
@@ -112,4 +123,4 @@ def _advice(statuses: list[SourceStatus], *, has_tables: bool) -> list[str]:
         for status in statuses
         if status.orphaned and status.numbers
     ]
-    return lines and ["", *lines]
+    return lines

@@ -12,11 +12,11 @@ from etl.db.reading import reading
 from etl.health.status import Run, SourceStatus, never_run, read_status
 
 _STALE = 1
-_HEADINGS = ("Source", "Freshness", "Last success (UTC)", "Age", "Numbers", "Redirects", "Quarantined", "Now")
-_RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "From", "Added", "Changed", "Removed", "Error")
+_HEADINGS = ("Source", "State", "Last success", "Age", "Numbers", "Redirects", "Quarantined")
+_RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "Numbers", "Error")
 _STYLES = {
-    "fresh": "green", "succeeded": "green", "stale": "bold red", "failed": "red", "refused": "yellow",
-    "orphaned": "yellow", "running": "cyan",
+    "fresh": "green", "fresh, running": "green", "succeeded": "green", "stale": "bold red", "stale, running": "bold red",
+    "failed": "red", "refused": "yellow", "orphaned": "yellow", "running": "cyan",
 }  # fmt: skip
 
 
@@ -54,12 +54,12 @@ def _document(status: SourceStatus) -> dict[str, Any]:
 
 
 def _print(statuses: list[SourceStatus]) -> None:
-    print_table(_HEADINGS, map(_row, statuses), right=(3, 4, 5, 6), styles=_STYLES)
+    print_table(_HEADINGS, map(_row, statuses), right=(4, 5, 6), styles=_STYLES)
     runs = [(status.source, run) for status in statuses for run in status.runs]
     if runs:
         _print_gap()
         rows = [_run_row(source, run) for source, run in runs]
-        print_table(_RUN_HEADINGS, rows, right=(0, 3, 6, 7, 8), styles=_STYLES)
+        print_table(_RUN_HEADINGS, rows, right=(0, 3), styles=_STYLES)
 
 
 def _print_gap() -> None:
@@ -70,28 +70,29 @@ def _print_gap() -> None:
 
 def _row(status: SourceStatus) -> tuple[object, ...]:
     success = status.last_success
+    state = "orphaned" if status.orphaned else "stale" if status.stale else "fresh"
     return (
         status.source,
-        "orphaned" if status.orphaned else "stale" if status.stale else "fresh",
+        f"{state}, running" if status.running else state,
         f"{success.started_at:%Y-%m-%d %H:%M}" if success else "never",
         age_in_words(status.age_seconds) if status.age_seconds is not None else "–",
         status.numbers,
         status.redirects,
         status.quarantined,
-        "running" if status.running else "",
     )
 
 
 def _run_row(source: str, run: Run) -> tuple[object, ...]:
-    changes = ("numbers_added", "numbers_changed", "numbers_removed")
+    counts = run.counts
     return (
         run.id,
         source,
         f"{run.started_at:%Y-%m-%d %H:%M}",
         "–" if run.seconds is None else f"{run.seconds:.1f}",
-        run.outcome,
-        run.origin,
-        *("–" if run.counts[name] is None else run.counts[name] for name in changes),
+        run.outcome if run.origin == "api" else f"{run.outcome} ({run.origin})",
+        "–"
+        if counts["numbers_added"] is None
+        else f"+{counts['numbers_added']} ~{counts['numbers_changed']} −{counts['numbers_removed']}",
         run.error_code or "",
     )
 

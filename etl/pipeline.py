@@ -6,6 +6,7 @@ A run is a straight line with one failure boundary. It prints nothing; observers
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from etl.load.live import Live, read_live, read_records
 from etl.load.quarantine import update_quarantine
 from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
 from etl.records import Changes, Counts, RunResult, Snapshot
+from etl.report.run_events import tell_end, tell_newly_quarantined, tell_oddities
 from etl.transform.snapshot import judge_records
 from etl.transform.split import Elements, split
 from etl.unforeseen import unforeseen
@@ -126,7 +128,7 @@ def sync(make_job: Callable[[], Job], source: Source, observer: Observer, *, dry
             facts=progress.facts | _facts_of(error),
             seconds=time.monotonic() - progress.started,
         )
-    _tell_end(result, observer)
+    tell_end(result, observer)
     return result
 
 
@@ -163,7 +165,7 @@ def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) 
     except (KeyboardInterrupt, Interrupted) as signal:
         interruption = EtlError("ended by a signal; what was open was rolled back", code="interrupted")
         result = _settle(job, engine, connection, progress, interruption)
-        _tell_end(result, job.observer, getattr(signal, "exit_code", _SIGINT_EXIT_CODE))
+        tell_end(result, job.observer, getattr(signal, "exit_code", _SIGINT_EXIT_CODE))
         raise
     return progress.result(job, outcome, refusal)
 
@@ -185,7 +187,7 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
         with database_failures(), connection.begin():
             fresh = update_quarantine(connection, job.source.name, run_id, snapshot.rejections)
             close_run(connection, run_id, "refused", progress.facts | failure_facts(error))
-        _tell_newly_quarantined(job, progress, fresh)
+        tell_newly_quarantined(partial(_tell, job, progress), fresh)
         return "refused", error
     _commit(job, connection, progress, snapshot, changes)
     return "succeeded", None
@@ -200,7 +202,7 @@ def _compare(
         records_quarantined=len(snapshot.rejections),
         records_outside_filter=snapshot.outside_filter,
     )
-    _tell_oddities(job, progress, snapshot)
+    tell_oddities(partial(_tell, job, progress), snapshot)
 
     def read(ids: Any) -> Mapping[int, Any]:
         if connection is None:
@@ -229,7 +231,7 @@ def _commit(job: Job, connection: Connection, progress: _Progress, snapshot: Sna
                 raise
             _tell(job, progress, Action.LOAD_RETRIED, Level.WARNING, str(error))
         else:
-            _tell_newly_quarantined(job, progress, fresh)
+            tell_newly_quarantined(partial(_tell, job, progress), fresh)
             return
 
 
@@ -370,42 +372,6 @@ def _tell_start(job: Job, run: OpenRun) -> None:
     for interrupted in run.interrupted:
         message = f"run {interrupted} had ended without a word; it is now marked failed, interrupted"
         job.observer(Event(Action.RUN_INTERRUPTED_EARLIER, Level.WARNING, job.source.name, run.id, message))
-
-
-def _tell_oddities(job: Job, progress: _Progress, snapshot: Snapshot) -> None:
-    if count := snapshot.unknown_purposes:
-        message = f"{count} new or changed numbers have a purpose the vendor does not document; they are loaded as sent"
-        _tell(job, progress, Action.UNKNOWN_PURPOSE, Level.WARNING, message, {"records": count})
-    if count := snapshot.outside_filter:
-        message = f"{count} records are outside the request's filter and are not loaded"
-        _tell(job, progress, Action.OUTSIDE_FILTER, Level.WARNING, message, {"records": count})
-    if count := len(snapshot.rejections):
-        message = f"{count} records are quarantined: see `etl quarantine`"
-        _tell(job, progress, Action.RECORDS_QUARANTINED, Level.WARNING, message, {"records": count})
-    if snapshot.hides_ids:
-        message = "a quarantined record has no readable id, so this run removes no number"
-        _tell(job, progress, Action.REMOVALS_SUSPENDED, Level.WARNING, message)
-
-
-def _tell_newly_quarantined(job: Job, progress: _Progress, count: int) -> None:
-    if count:
-        message = f"{count} records are newly quarantined: see `etl quarantine`"
-        _tell(job, progress, Action.RECORDS_NEWLY_QUARANTINED, Level.WARNING, message, {"records": count})
-
-
-_END = {
-    "succeeded": (Action.RUN_SUCCEEDED, Level.INFO),
-    "refused": (Action.RUN_REFUSED, Level.ERROR),
-    "failed": (Action.RUN_FAILED, Level.ERROR),
-}
-
-
-def _tell_end(result: RunResult, observer: Observer, exit_code: int | None = None) -> None:
-    action, level = _END[result.outcome]
-    details = {**result.facts, **(asdict(result.counts) if result.counts else {}), "seconds": round(result.seconds, 3)}
-    if result.error:
-        details |= {"error_code": result.error.code, "exit_code": exit_code or result.error.exit_code}
-    observer(Event(action, level, result.source, result.run_id, str(result.error or ""), details))
 
 
 def sync_all(

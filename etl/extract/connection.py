@@ -1,6 +1,7 @@
 """HTTP connections whose sockets a deadline watches."""
 
 import socket
+from http.client import HTTPResponse, IncompleteRead
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -8,6 +9,16 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from etl.deadline import Deadline
+
+
+class _BoundedResponse(HTTPResponse):
+    """Takes a chunk of negative size for the nonsense it is; the base class would read to the end, all at once."""
+
+    def _safe_read(self, amt: int) -> bytes:
+        if amt < 0:
+            raise IncompleteRead(b"")
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc] # not in typeshed, as it is private to the class
+        return data
 
 
 class WatchedAdapter(HTTPAdapter):
@@ -32,10 +43,14 @@ class WatchedAdapter(HTTPAdapter):
         deadline = self._deadline
 
         class WatchedConnection(HTTPConnection):
+            response_class = _BoundedResponse
+
             def _new_conn(self) -> socket.socket:
                 return _watched(super()._new_conn(), deadline)
 
         class WatchedTlsConnection(HTTPSConnection):
+            response_class = _BoundedResponse
+
             def _new_conn(self) -> socket.socket:
                 return _watched(super()._new_conn(), deadline)
 

@@ -151,6 +151,8 @@ def _add_verify(commands: Any) -> None:
         "Compares every live number with its digest and with the archived body, and history with the log of runs. Exit "
         "code 65 when anything is wrong and, with --repair, left for a person.",
     )
+    # It looks at many batches: what each leaves behind has to be cleared away.
+    parser.set_defaults(stays_up=True)
     parser.add_argument(
         "--repair",
         action="store_true",

@@ -28,7 +28,7 @@ from etl.duetimes import last_due, next_due, time_zone
 from etl.errors import ConfigError, EtlError, StorageError
 from etl.events import Action, Detail, Event, Level, Observer
 from etl.health.status import last_successes
-from etl.pipeline import api_job, sync_all
+from etl.pipeline import api_job, sync_all, tell_end
 from etl.records import RunResult
 from etl.unforeseen import unforeseen
 
@@ -159,7 +159,12 @@ def _run(config: Config, sources: Sequence[Source], observing: Observing) -> lis
             return sync_all(jobs, observer)
     except Exception as error:  # noqa: BLE001 - whatever it was, the next run comes
         described = error if isinstance(error, EtlError) else unforeseen(error)
-        return [RunResult(source=source.name, outcome="failed", error=described) for source in sources]
+        results = [RunResult(source=source.name, outcome="failed", error=described) for source in sources]
+        # It may be the log itself that is broken.
+        with suppress(Exception), observing() as observer:
+            for result in results:
+                tell_end(result, observer)
+        return results
 
 
 def _tell_start(observing: Observing, job: ScheduledJob, zone: tzinfo, *, overdue: bool) -> None:

@@ -310,6 +310,9 @@ def test_a_bug_is_followed_by_the_next_run(sqlite_database: Database, server: Sa
     keep(config_for(sqlite_database.url, server), watch, Times(0.5, 1, 1.5, 2, 3))
     assert [result.exit_code for result in watch.results] == [70, 0]
     assert "7920" not in str(watch.results[0].error)
+    told = next(event for event in watch.events if event.action is Action.RUN_FAILED)
+    assert told.details["error_code"] == "bug"
+    assert "7920" not in told.message
 
 
 def test_a_database_that_cannot_be_reached_at_the_start_ends_nothing(server: SandboxServer) -> None:

@@ -15,8 +15,8 @@ _STALE = 1
 _HEADINGS = ("Source", "State", "Last success", "Age", "Numbers", "Redirects", "Quarantined")
 _RUN_HEADINGS = ("Run", "Source", "Started (UTC)", "Seconds", "Outcome", "Numbers", "Error")
 _STYLES = {
-    "fresh": "green", "fresh, running": "green", "succeeded": "green", "stale": "bold red", "stale, running": "bold red",
-    "failed": "red", "refused": "yellow", "orphaned": "yellow", "running": "cyan",
+    "fresh": "green", "fresh, running": "green", "stale": "bold red", "stale, running": "bold red",
+    "succeeded": "green", "failed": "red", "refused": "yellow", "orphaned": "yellow", "running": "cyan",
 }  # fmt: skip
 
 

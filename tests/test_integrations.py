@@ -445,6 +445,16 @@ def test_a_person_hears_of_a_refusal_once(operator: Operator, person: Listener) 
     assert f"--accept-removals {LIVE - 1}" in person.bodies[0]
 
 
+def test_a_replay_that_brings_a_source_back_is_told_as_any_other_run(operator: Operator, person: Listener) -> None:
+    operator.sections += '[archive]\ndirectory = "archive"\n'
+    operator.etl("sync")
+    operator.server.blocked = True
+    operator.etl("sync")
+    ended = operator.etl("archive", "replay", "1")
+    assert ended.code == 0, ended.stderr
+    assert titles(person) == ["could not be synced", "is in sync again"]
+
+
 def test_a_person_hears_of_new_bad_records_and_not_of_the_same_again(operator: Operator, person: Listener) -> None:
     operator.serve_bad_records(1001, 1002)
     operator.etl("sync")

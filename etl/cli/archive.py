@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from etl.cli.output import print_json, print_lines, print_table, printable
-from etl.cli.sync import describe, print_results
+from etl.cli.sync import describe, listeners, print_results
 from etl.config import Config, Source, load_config
 from etl.db.failures import database_failures
 from etl.db.reading import reading
@@ -101,7 +101,9 @@ def _replay_one(config: Config, options: argparse.Namespace) -> int:
     if options.run is None:
         raise UsageError("say which run's body to load, or --all; `etl archive list` shows those there are")
     stored = find_body(config, options.run, options.source)
-    with observing() as observer:
+    join = listeners(config, dry_run=options.dry_run)
+    with observing() as log:
+        observer = join(log)
         job = partial(replay_job, config, stored, observer, options.accept_removals, older=options.older)
         result = sync(job, config.source(stored.source), observer, dry_run=options.dry_run)
     return _finish([result], options)

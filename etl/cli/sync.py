@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     sources = chosen_sources(config, options.source)
     _check_combination(options, sources)
-    join = _listeners(config, dry_run=options.dry_run)
+    join = listeners(config, dry_run=options.dry_run)
     with observing(quiet=options.quiet, verbose=options.verbose) as log:
         observer = join(log)
         jobs = [(source, _job_maker(options, config, source, observer)) for source in sources]
@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     return exit_code(results)
 
 
-def _listeners(config: Config, *, dry_run: bool) -> Callable[[Observer], Observer]:
+def listeners(config: Config, *, dry_run: bool) -> Callable[[Observer], Observer]:
+    """Return a function that joins a log with whoever else is to hear of a run."""
     if dry_run:
         # It writes nothing at all, and nobody is to hear of it.
         return lambda log: log

@@ -28,8 +28,9 @@ from etl.duetimes import last_due, next_due, time_zone
 from etl.errors import ConfigError, EtlError, StorageError
 from etl.events import Action, Detail, Event, Level, Observer
 from etl.health.status import last_successes
-from etl.pipeline import api_job, sync_all, tell_end
+from etl.pipeline import api_job, sync_all
 from etl.records import RunResult
+from etl.report.run_events import tell_end
 from etl.unforeseen import unforeseen
 
 _JOB = "sync"

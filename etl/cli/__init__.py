@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
@@ -101,9 +100,9 @@ def _raise_on_signals() -> None:
         if not isinstance(unraisable.exc_value, Interrupted):
             report(unraisable)
             return
-        number = unraisable.exc_value.exit_code - 128
-        signal.signal(number, interrupt)
-        # From another thread, and a moment later: here it would be ignored once more.
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        interruption = unraisable.exc_value
+        signal.signal(signal.SIGALRM, lambda *_: interrupt(interruption.exit_code - 128, None))
+        # A moment later: here it would be ignored once more. No thread, for the locks of those may be held.
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     sys.unraisablehook = send_again

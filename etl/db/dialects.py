@@ -4,6 +4,8 @@ Together with its neighbours `locks` and `failures` the only place that asks whi
 """
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -42,6 +44,8 @@ DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "m
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 _LOCK_WAIT_SECONDS = 60
 """How long a statement waits for a lock of somebody else before the run fails."""
+
+_LOCK_SPELL_MILLISECONDS = 200
 
 _ROWS_PER_BATCH = 5_000
 
@@ -166,8 +170,29 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that will write must not find out half-way that another one does.
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        driver_connection: Any = connection.connection.driver_connection
+        if read_only:
+            driver_connection.execute("BEGIN")
+        else:
+            _begin_immediate(driver_connection)
+
+
+def _begin_immediate(connection: Any) -> None:
+    """Begin a transaction that writes: one begun as a reader's would find out half-way that somebody else writes."""
+    # Python sees no signal while SQLite waits for another writer, so it waits in short spells.
+    end = time.monotonic() + _LOCK_WAIT_SECONDS
+    connection.execute(f"PRAGMA busy_timeout = {_LOCK_SPELL_MILLISECONDS}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_SECONDS * 1000}")
 
 
 def sqlite_file(url: URL) -> str | None:

@@ -179,7 +179,9 @@ def _look_up(cause: Any) -> _Meaning | None:
         return _SQLITE.get(name.removeprefix("SQLITE_").partition("_")[0])
     if module == "pymysql":
         number = cause.args[0] if cause.args and isinstance(cause.args[0], int) else 0
-        return _MYSQL.get(number) or (_UNREACHABLE if type(cause).__name__ == "InterfaceError" else None)
+        # Where the driver itself gives up on the connection, there is no number: it was closed, or spoke gibberish.
+        gave_up = type(cause).__name__ in ("InterfaceError", "InternalError") and not number
+        return _MYSQL.get(number) or (_UNREACHABLE if gave_up else None)
     if module == "psycopg" or hasattr(cause, "sqlstate") or hasattr(cause, "pgcode"):
         return _look_up_postgresql(cause)
     return None

@@ -205,12 +205,12 @@ def run_new_process(
             stdout=out,
             stderr=err,
             cwd=folder,
-            env={**clean_environment(), **(environment or {})},
+            env={**clean_environment(), "PYTHONFAULTHANDLER": "1", **(environment or {})},
             preexec_fn=limit if memory_bytes is not None else None,  # noqa: PLW1509 - only a limit is set, without locks
         )
         if meanwhile:
             meanwhile(process.pid)
-        status, usage = _wait4(process.pid, began + seconds)
+        status, usage = _wait4(process.pid, began + seconds, errors)
         process.returncode = os.waitstatus_to_exitcode(status)
     code = process.returncode
     outcome = Outcome(
@@ -224,15 +224,15 @@ def run_new_process(
     return outcome
 
 
-def _wait4(pid: int, end: float) -> tuple[int, resource.struct_rusage]:
+def _wait4(pid: int, end: float, errors: Path) -> tuple[int, resource.struct_rusage]:
     while True:
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
             return status, usage
         if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGABRT)  # which makes it say where it is
             os.wait4(pid, 0)
-            raise AssertionError("the process did not end in time")
+            raise AssertionError(f"the process did not end in time: {errors.read_text(errors='replace')}")
         time.sleep(0.003)
 
 

@@ -117,8 +117,10 @@ class Proxy:
                 if completed and completed.moment == "reply":
                     link.on_reply = completed.action
                 elif completed:
-                    completed.action(link)
                     self.fired.set()
+                    completed.action(link)
+                    if self._closing.is_set():
+                        break  # it stalled, and what it held back is never to arrive
                 link.server.sendall(data)
         with suppress(OSError):
             link.server.shutdown(socket.SHUT_WR)
@@ -128,8 +130,8 @@ class Proxy:
             while data := link.server.recv(65536):
                 if action := link.on_reply:
                     link.on_reply = None
-                    action(link)
                     self.fired.set()
+                    action(link)
                 else:
                     link.client.sendall(data)
         for end in (link.client, link.server):

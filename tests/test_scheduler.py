@@ -12,6 +12,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from etl.config import Config, Http, Schedule, Source
 from etl.config import Database as DatabaseSection
@@ -228,14 +229,19 @@ class Watch:
 
 
 class Times(BaseTrigger):  # type: ignore[misc] # APScheduler has no type hints
-    """Fires so many seconds from its making on, and then no more for a long time."""
+    """Fires so many seconds after it is first asked, and then no more for a long time."""
 
     def __init__(self, *seconds: float) -> None:
-        now = datetime.now(UTC)
-        self.times = [now + timedelta(seconds=number) for number in (*seconds, 1_000_000)]
+        self.seconds = (*seconds, 1_000_000)
+        self.times: list[datetime] = []
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        self.times = self.times or [now + timedelta(seconds=number) for number in self.seconds]
         return next((moment for moment in self.times if moment > (previous_fire_time or now)), None)
+
+
+def often() -> BaseTrigger:
+    return IntervalTrigger(seconds=0.2, timezone=UTC)
 
 
 def config_for(
@@ -293,7 +299,7 @@ def test_a_success_before_the_last_due_time_is_overdue(database: Database, serve
 def test_failures_of_every_kind_are_followed_by_the_next_run(sqlite_database: Database, server: SandboxServer) -> None:
     server.script(Answer(status=404), Answer(body=b"{}"), Answer(reset=True), Answer(status=401), Answer(status=503))
     watch = Watch(runs=6)
-    keep(config_for(sqlite_database.url, server), watch, Times(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.5, 2.0, 2.5, 3.0, 3.5))
+    keep(config_for(sqlite_database.url, server), watch, often())
     assert [result.exit_code for result in watch.results] == [76, 65, 69, 77, 69, 0]
 
 
@@ -307,7 +313,7 @@ def test_a_bug_is_followed_by_the_next_run(sqlite_database: Database, server: Sa
         watch.events.append(event)
 
     watch.hear = hear  # type: ignore[method-assign] # an observer that breaks once
-    keep(config_for(sqlite_database.url, server), watch, Times(0.5, 1, 1.5, 2, 3))
+    keep(config_for(sqlite_database.url, server), watch, often())
     assert [result.exit_code for result in watch.results] == [70, 0]
     assert "7920" not in str(watch.results[0].error)
     told = next(event for event in watch.events if event.action is Action.RUN_FAILED)
@@ -348,7 +354,7 @@ def test_a_token_file_is_read_again_for_every_run(
         file.write_text("a-new-token")
 
     watch.after_run = renew
-    keep(config_for(sqlite_database.url, server, token_file=str(file)), watch, Times(0.2, 1, 2, 3))
+    keep(config_for(sqlite_database.url, server, token_file=str(file)), watch, often())
     assert [result.exit_code for result in watch.results] == [0, 0]
 
 

@@ -30,7 +30,8 @@ def judge(
 
 def _too_many_bad(snapshot: Snapshot, policy: Guard) -> Refusal | None:
     bad = len(snapshot.rejections)
-    if bad <= policy.max_quarantined_fraction * snapshot.received:
+    # A quotient, not a product: 0.29 * 100 is less than 29.
+    if not bad or bad / snapshot.received <= policy.max_quarantined_fraction:
         return None
     return Refusal(
         "too_many_bad_records",
@@ -52,7 +53,7 @@ def _too_many_removed(
             "empty_snapshot",
             f"the source sent no number at all while {live} are live{agreed}; nothing was changed: {way_out}",
         )
-    if removed <= policy.max_removed_fraction * live:
+    if removed / live <= policy.max_removed_fraction:
         return None
     return Refusal(
         "too_many_removed",

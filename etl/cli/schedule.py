@@ -9,11 +9,16 @@ from etl.cli.output import print_lines, stdout_is_terminal
 from etl.cli.sync import chosen_sources, summary
 from etl.config import load_config
 from etl.duetimes import time_zone
-from etl.events import Observer
+from etl.events import Action, Event, Observer, fan_out
 from etl.integrations import connect
 from etl.records import RunResult
 from etl.report.observers import observing
 from etl.scheduler import keep_syncing
+
+
+def _show_start(event: Event) -> None:
+    if event.action is Action.SCHEDULE_STARTED and stdout_is_terminal():
+        print_lines([event.message])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     @contextmanager
     def observe() -> Iterator[Observer]:
         with observing(quiet=options.quiet, verbose=options.verbose) as log:
-            yield join(log)
+            yield fan_out([join(log), _show_start])
 
     keep_syncing(config, chosen_sources(config, options.source), observe, report=show)

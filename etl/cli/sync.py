@@ -121,37 +121,25 @@ def summary(result: RunResult, *, dry_run: bool = False) -> str:
 
 
 def _print_table(results: list[RunResult], *, dry_run: bool) -> None:
-    headings = (
-        "Source",
-        "Outcome",
-        "Added",
-        "Changed",
-        "Removed",
-        "Unchanged",
-        "Redirects + ~ −",
-        "Quarantined",
-        "Seconds",
-    )
-    rows = []
-    for result in results:
-        counts = result.counts
-        numbers = (
-            (counts.numbers_added, counts.numbers_changed, counts.numbers_removed, counts.numbers_unchanged)
-            if counts
-            else ("–",) * 4
-        )
-        redirects = f"{counts.redirects_added} {counts.redirects_changed} {counts.redirects_removed}" if counts else "–"
-        outcome = f"{result.outcome} (dry run)" if dry_run else result.outcome
-        quarantined = result.facts.get("records_quarantined")
-        rows.append(
-            (
-                result.source,
-                outcome,
-                *numbers,
-                redirects,
-                "–" if quarantined is None else quarantined,
-                f"{result.seconds:.1f}",
-            )
-        )
-    print_table(headings, rows, right=range(2, len(headings)))
+    # Together no wider than an ordinary terminal.
+    headings = ("Source", "Outcome", "Added", "Changed", "Removed", "Same", "Redirects", "Quarantined")
+    print_table(headings, [_cells(result) for result in results], right=range(2, len(headings)))
     # The error itself was shown when it happened, on standard error.
+    if dry_run:
+        print_lines(["This was a dry run: nothing was written."])
+
+
+def _cells(result: RunResult) -> tuple[object, ...]:
+    counts = result.counts
+    if counts is None:
+        return (result.source, result.outcome, *["–"] * 6)
+    return (
+        result.source,
+        result.outcome,
+        counts.numbers_added,
+        counts.numbers_changed,
+        counts.numbers_removed,
+        counts.numbers_unchanged,
+        f"+{counts.redirects_added} ~{counts.redirects_changed} −{counts.redirects_removed}",
+        result.facts.get("records_quarantined") or 0,
+    )

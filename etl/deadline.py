@@ -5,10 +5,19 @@ socket down from a timer ends every wait at once.
 """
 
 import os
+import signal
 import socket
 import threading
 import time
 from types import TracebackType
+
+
+class _Timer(threading.Timer):
+    """Leaves signals to the main thread: two at once may otherwise both be taken here, and end no wait there."""
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        super().run()
 
 
 class Deadline:
@@ -18,7 +27,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._watched: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._shut_down)
+        self._timer = _Timer(seconds, self._shut_down)
         self._timer.daemon = True
 
     def __enter__(self) -> "Deadline":

@@ -168,6 +168,12 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
         # A table that is rebuilt by a migration would take its children along.
         connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
 
+    @event.listens_for(engine, "close")
+    def roll_back(connection: Any, _: object) -> None:
+        # A statement that a signal cut short keeps a closed connection alive, and with it the lock of its transaction.
+        with suppress(sqlite3.Error):
+            connection.rollback()
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         driver_connection: Any = connection.connection.driver_connection

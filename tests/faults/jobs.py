@@ -1,5 +1,6 @@
 """Run the command line in a process of its own: forked from one that has the imports behind it, or a wholly new one."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -126,6 +128,8 @@ class ForkedJob:
         """Wait for the end; a job that takes longer is killed and fails the test."""
         self._process.join(seconds)
         if self._process.is_alive():
+            os.kill(self.pid, signal.SIGABRT)  # which makes it say where it is
+            self._process.join(5)
             self._process.kill()
             self._process.join()
             raise AssertionError(f"the job still ran after {seconds} s: {self._errors.read_text()}")
@@ -166,6 +170,7 @@ def _run(
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as a new process has them
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115 - as above
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable(sys.stderr)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(Path(output).parent)
@@ -249,19 +254,20 @@ class Killer:
         self.number = number
         self.fired = Event()
         self._aimed = Event()
-        self._job: ForkedJob | None = None
+        self._pid = 0
 
     def aim(self, job: ForkedJob) -> ForkedJob:
-        self._job = job
+        self._pid = job.pid
         self._aimed.set()
         return job
 
     def fire(self, *_: object) -> None:
         """Send the signal; after SIGKILL, wait until nothing more can come from the job."""
-        if self._aimed.wait(10) and self._job:
-            os.kill(self._job.pid, self.number)
+        if self._aimed.wait(10):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, self.number)
             end = time.monotonic() + 2
-            while self.number == signal.SIGKILL and time.monotonic() < end and _runs(self._job.pid):
+            while self.number == signal.SIGKILL and time.monotonic() < end and _runs(self._pid):
                 time.sleep(0.001)
             self.fired.set()
 

@@ -4,7 +4,6 @@ Together with its neighbours `locks` and `failures` the only place that asks whi
 """
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -145,6 +144,8 @@ def _connect_patiently(engine: Engine) -> None:
 
 
 def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None:
+    import sqlite3  # noqa: PLC0415 - other databases do without
+
     path = sqlite_file(engine.url)
 
     @event.listens_for(engine, "do_connect")
@@ -185,6 +186,8 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
 
 def _begin_immediate(connection: Any) -> None:
     """Begin a transaction that writes: one begun as a reader's would find out half-way that somebody else writes."""
+    import sqlite3  # noqa: PLC0415 - other databases do without
+
     # Python sees no signal while SQLite waits for another writer, so it waits in short spells.
     end = time.monotonic() + _LOCK_WAIT_SECONDS
     connection.execute(f"PRAGMA busy_timeout = {_LOCK_SPELL_MILLISECONDS}")

@@ -11,16 +11,20 @@ Tell = Callable[..., None]
 """Makes an event of an action, a level, a message and details, and adds which run it is about."""
 
 
+def _records(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count} records are"
+
+
 def tell_oddities(tell: Tell, snapshot: Snapshot) -> None:
     """Tell what is strange about a snapshot: what of it is loaded all the same, and what is not."""
     if count := snapshot.unknown_purposes:
         message = f"{count} new or changed numbers have a purpose the vendor does not document; they are loaded as sent"
         tell(Action.UNKNOWN_PURPOSE, Level.WARNING, message, {"records": count})
     if count := snapshot.outside_filter:
-        message = f"{count} records are outside the request's filter and are not loaded"
+        message = f"{_records(count)} outside the request's filter and not loaded"
         tell(Action.OUTSIDE_FILTER, Level.WARNING, message, {"records": count})
     if count := len(snapshot.rejections):
-        message = f"{count} records are quarantined: see `etl quarantine`"
+        message = f"{_records(count)} quarantined: see `etl quarantine`"
         tell(Action.RECORDS_QUARANTINED, Level.WARNING, message, {"records": count})
     if snapshot.hides_ids:
         message = "a quarantined record has no readable id, so this run removes no number"
@@ -30,7 +34,7 @@ def tell_oddities(tell: Tell, snapshot: Snapshot) -> None:
 def tell_newly_quarantined(tell: Tell, count: int) -> None:
     """Tell, once they are written down, of bad records that no earlier run had met."""
     if count:
-        message = f"{count} records are newly quarantined: see `etl quarantine`"
+        message = f"{_records(count)} newly quarantined: see `etl quarantine`"
         tell(Action.RECORDS_NEWLY_QUARANTINED, Level.WARNING, message, {"records": count})
 
 

@@ -465,7 +465,7 @@ def test_a_person_hears_of_new_bad_records_and_not_of_the_same_again(operator: O
     operator.serve_bad_records(1001, 1002, 1003)
     operator.etl("sync")
     assert len(person.bodies) == 2
-    assert "1 records are newly quarantined" in person.bodies[1]
+    assert "1 record is newly quarantined" in person.bodies[1]
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])

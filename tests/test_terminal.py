@@ -58,7 +58,7 @@ def test_a_table_of_a_hundred_thousand_numbers_fits_too(place: Place) -> None:
 
 
 def test_warnings_and_errors_are_plain_sentences(place: Place) -> None:
-    assert "etl: main: 1 records are quarantined: see `etl quarantine`" in place.etl("sync", columns=200).text
+    assert "etl: main: 1 record is quarantined: see `etl quarantine`" in place.etl("sync", columns=200).text
     place.server.serve_body(b"<html>")
     screen = place.etl("sync", columns=200)
 

@@ -56,7 +56,8 @@ class Notifier:
             return
         lines = [event.message] if event.message else []
         if fresh:
-            lines.append(f"{fresh} records are newly quarantined: see `etl quarantine`")
+            what = "1 record is" if fresh == 1 else f"{fresh} records are"
+            lines.append(f"{what} newly quarantined: see `etl quarantine`")
         kind = "success" if headline and outcome == "succeeded" else "warning" if outcome == "succeeded" else "failure"
         title = f"virtual-numbers-etl: source {event.source} {headline or 'sent bad records'}"
         about = f"Run {event.run_id or '-'} on {socket.gethostname()}"

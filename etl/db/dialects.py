@@ -164,7 +164,7 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
             connection.execute("PRAGMA query_only = ON")
         if migrating:
             # Readers go on reading the last commit while a run writes the next. The file remembers the mode.
-            connection.execute("PRAGMA journal_mode = WAL")
+            _execute_patiently(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         # A table that is rebuilt by a migration would take its children along.
         connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
@@ -181,23 +181,26 @@ def _prepare_sqlite(engine: Engine, *, migrating: bool, read_only: bool) -> None
         if read_only:
             driver_connection.execute("BEGIN")
         else:
-            _begin_immediate(driver_connection)
+            # A transaction begun as a reader's would find out half-way that somebody else writes.
+            _execute_patiently(driver_connection, "BEGIN IMMEDIATE")
 
 
-def _begin_immediate(connection: Any) -> None:
-    """Begin a transaction that writes: one begun as a reader's would find out half-way that somebody else writes."""
+def _execute_patiently(connection: Any, statement: str) -> None:
+    """Execute a statement for which SQLite may have to wait until another connection is done."""
     import sqlite3  # noqa: PLC0415 - other databases do without
 
-    # Python sees no signal while SQLite waits for another writer, so it waits in short spells.
+    # Python sees no signal while SQLite waits, so it waits in short spells; for a change of the journal's mode SQLite
+    # does not wait at all.
     end = time.monotonic() + _LOCK_WAIT_SECONDS
     connection.execute(f"PRAGMA busy_timeout = {_LOCK_SPELL_MILLISECONDS}")
     try:
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                     raise
+                time.sleep(0.01)
             else:
                 return
     finally:

@@ -275,7 +275,7 @@ def test_a_deadlock_is_tried_again(server_world: World) -> None:
         _wait_for_lock(database)
         thread = Thread(target=cross)
         thread.start()
-        outcome = job.wait(30)
+        outcome = job.wait(60)
         thread.join()
     server_world.accepts(outcome, generation(1))
     assert "load_retried" in outcome.errors
@@ -289,7 +289,7 @@ def _wait_for_lock(database: Database) -> None:
         "AND wait_event_type = 'Lock'",
         "mariadb": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
     }
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         ask = database.rows if database.kind == "postgresql" else database.server.execute
         if ask(query[database.kind]) != [(0,)]:

@@ -86,23 +86,34 @@ def _silence_libraries() -> None:
 
 
 def _raise_on_signals() -> None:
-    def interrupt(number: int, _: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         # A second signal is not waited for.
         signal.signal(number, signal.SIG_DFL)
+        if _is_importing(frame):
+            # Modules make their decoders when they are imported; an exception in the middle of that crashes msgspec.
+            interrupt_soon(number)
+            return
         raise Interrupted(number)
+
+    def interrupt_soon(number: int) -> None:
+        # By no other thread, for the locks that starting one takes may be held.
+        signal.signal(signal.SIGALRM, lambda _, frame: interrupt(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        # Where Python cannot let an exception out, as from a weak reference's callback, the signal would be lost.
+        if isinstance(unraisable.exc_value, Interrupted):
+            interrupt_soon(unraisable.exc_value.exit_code - 128)
+        else:
+            report(unraisable)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     report = sys.unraisablehook
-
-    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
-        # Where Python cannot let an exception out, as from a weak reference's callback, the signal would be lost.
-        if not isinstance(unraisable.exc_value, Interrupted):
-            report(unraisable)
-            return
-        interruption = unraisable.exc_value
-        signal.signal(signal.SIGALRM, lambda *_: interrupt(interruption.exit_code - 128, None))
-        # A moment later: here it would be ignored once more. No thread, for the locks of those may be held.
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
-
     sys.unraisablehook = send_again
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals.get("__name__") != "importlib._bootstrap":
+        frame = frame.f_back
+    return frame is not None

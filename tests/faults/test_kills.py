@@ -37,3 +37,27 @@ def test_a_signal_that_arrives_where_python_lets_no_exception_out_is_not_lost(tm
         [sys.executable, str(script)], env=clean_environment(), capture_output=True, text=True, check=False, timeout=20
     )
     assert (result.returncode, result.stderr) == (143, "")
+
+
+def test_a_signal_in_the_middle_of_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    """An exception there made msgspec crash, and the process end with 139."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhole = sum(range(1000))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "from etl.cli import _raise_on_signals\n"
+        "from etl.errors import Interrupted\n"
+        "_raise_on_signals()\n"
+        "import slow\n"
+        "try:\n"
+        "    time.sleep(10)\n"
+        "except Interrupted as interruption:\n"
+        "    print(slow.whole)\n"
+        "    sys.exit(interruption.exit_code)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)], env=clean_environment(), capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (143, "499500\n", "")

@@ -24,31 +24,35 @@ from tests.faults.world import Record, Rows, as_of, business, check_timelines, e
 
 PATIENCE = 20.0
 
-IDS = st.integers(1, 8)
-GOOD = st.builds(
-    lambda identity, variant, redirects: record(
-        identity,
-        comment=f"v{variant}" if variant else None,
-        from_redirect_numbers=[{"id": 100 + child, "number": f"7{child}{variant}"} for child in sorted(redirects)],
-    ),
-    IDS,
-    st.integers(0, 3),
-    st.sets(st.integers(1, 3), max_size=3),
-)
-OUTSIDE = st.builds(lambda identity: record(identity, state="freeze"), IDS)
-BAD = st.builds(lambda identity: record(identity, number=""), IDS)
-UNREADABLE = st.builds(lambda text: record(0, id=text), st.sampled_from(["x", "y"]))
+IDS = range(1, 11)
 
 
-def distinct(records: list[Record]) -> list[Record]:
-    return list({item["id"]: item for item in records}.values())
+@st.composite
+def snapshots(draw: st.DrawFn) -> list[Record]:
+    """Draw an answer of the source: most numbers there and good, some gone, outside the filter, or bad."""
+    some = st.sets(st.sampled_from(IDS), max_size=2)
+    gone = draw(st.one_of(some, some, st.sets(st.sampled_from(IDS))))
+    bad, outside = draw(st.one_of(st.just(set[int]()), some)), draw(st.one_of(st.just(set[int]()), some))
+    variants = draw(st.lists(st.integers(0, 3), min_size=len(IDS), max_size=len(IDS)))
+    children = draw(st.lists(st.integers(0, 7), min_size=len(IDS), max_size=len(IDS)))
+    records = [
+        record(
+            identity,
+            number="" if identity in bad else str(79_000 + identity + variant // 2),
+            comment=f"v{variant}" if variant else None,
+            state="freeze" if identity in outside else "active",
+            from_redirect_numbers=[
+                {"id": 100 + place, "number": f"7{place}{variant}"} for place in range(3) if redirects >> place & 1
+            ],
+        )
+        for identity, variant, redirects in zip(IDS, variants, children, strict=True)
+        if identity in bad or identity not in gone
+    ]
+    unreadable = draw(st.sampled_from(["", "", "", "x", "y"]))
+    return [*records, *([record(0, id=unreadable)] if unreadable else [])]
 
 
-SNAPSHOTS = st.one_of(
-    st.lists(GOOD, min_size=3, max_size=10).map(distinct),
-    st.lists(st.one_of(GOOD, GOOD, GOOD, OUTSIDE), max_size=10).map(distinct),
-    st.lists(st.one_of(GOOD, GOOD, GOOD, GOOD, BAD, UNREADABLE), max_size=12).map(distinct),
-)
+SNAPSHOTS = snapshots()
 FAULTS = {
     "500": (Answer(500), 69),
     "404": (Answer(404), 76),

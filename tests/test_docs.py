@@ -76,6 +76,8 @@ def commands_in(document: Path) -> list[str]:
         for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, flags=re.DOTALL)
         for line in block.splitlines()
     ]
+    # There, `etl` is the name of a candidate.
+    shell = [line for line in shell if "benchmarks.run" not in line]
     return quoted + [found for line in shell for found in re.findall(r"(?:^|[ /;&])(etl [a-z][^#;&|]*)", line)]
 
 

@@ -23,7 +23,8 @@ _FORKS = multiprocessing.get_context("forkserver")
 # What a run imports: a forked job begins where a new one would be after some 0.3 s of imports.
 _FORKS.set_forkserver_preload(
     ["sqlite3", "etl.cli.sync", "etl.extract.client", "etl.extract.file", "etl.report.progress", "psycopg", "pymysql",
-     "alembic", "alembic.command", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.mysql.pymysql", __name__]
+     "alembic", "alembic.command", "sqlalchemy.dialects.postgresql.psycopg",
+     "sqlalchemy.dialects.mysql.pymysql", __name__]
 )  # fmt: skip
 TOKEN = "made-up-token-of-the-fault-suite"
 SECONDS_TO_END = 60

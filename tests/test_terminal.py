@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.sandbox import SandboxServer
+from etl.sandbox import Answer, SandboxServer
 from tests.command import run
 from tests.loading import TOKEN
 from tests.snapshots import bad, body, record
@@ -13,6 +13,7 @@ from tests.terminals import Screen, run_at_terminal
 
 HEADINGS = ["Source", "Outcome", "Added", "Changed", "Removed", "Same", "Redirects", "Quarantined"]
 ORDINARY = 80  # columns
+PLACE_BODY = body([record(1, {10: "7495"}), record(2), *map(record, range(3, 13)), bad(50)])
 
 
 class Place:
@@ -30,7 +31,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     with SandboxServer(token=TOKEN) as server:
-        server.serve_body(body([record(1, {10: "7495"}), record(2), *map(record, range(3, 13)), bad(50)]))
+        server.serve_body(PLACE_BODY)
         yield Place(tmp_path, server)
 
 
@@ -41,6 +42,7 @@ def table(screen: Screen) -> list[list[str]]:
 
 
 def test_a_sync_shows_progress_and_ends_in_a_table_that_fits_an_ordinary_terminal(place: Place) -> None:
+    place.server.script(Answer(body=PLACE_BODY, delay=0.5))  # a faster one may be over before it is painted
     screen = place.etl("sync")
 
     assert screen.code == 0

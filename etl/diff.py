@@ -1,27 +1,25 @@
 """Compare a snapshot with what is live, and say what has to change."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 
-from etl.records import Changes, NumberChange, NumberRecord, Snapshot
+from etl.records import Changes, NumberChange, NumberRecord, Snapshot, digest
 
 _SUSPECTS_PER_SLICE = 100
 """They may be far apart in the body, and each brings its surroundings into memory."""
 
 
 def compare(
-    live: Mapping[int, bytes | None],
+    live: Set[int],
     snapshot: Snapshot,
     read_live: Callable[[Collection[int]], Mapping[int, NumberRecord]],
 ) -> Changes:
     """Return the changes that turn the live numbers into the snapshot.
 
-    `live` maps each live id to the digest of its values, None where that is not to be trusted. `read_live` returns the
-    full records of some live ids; it is asked only for those that seem to differ.
+    `live` are the ids of the live numbers. `read_live` returns the full records of some of them; it is asked only for
+    those that seem to differ.
     """
     candidates = snapshot.candidates
-    suspects = [
-        identity for identity in candidates if identity in live and live[identity] != candidates[identity].digest
-    ]
+    suspects = [identity for identity in candidates if identity in live]
     missing = _missing(live, snapshot)
     before = read_live([*suspects, *missing]) if suspects or missing else {}
     changed, refreshed = [], []
@@ -31,9 +29,9 @@ def compare(
         candidate = candidates[identity]
         record = candidate.record()
         if record == before[identity]:
-            refreshed.append((identity, candidate))
+            refreshed.append((identity, candidate.fingerprint, digest(record)))
         else:
-            changed.append(NumberChange(before[identity], record, candidate.fingerprint, candidate.digest))
+            changed.append(NumberChange(before[identity], record, candidate.fingerprint, digest(record)))
     return Changes(
         live_before=len(live),
         # In the order of the body, so that it is read from its beginning to its end.
@@ -45,7 +43,7 @@ def compare(
     )
 
 
-def _missing(live: Mapping[int, bytes | None], snapshot: Snapshot) -> list[int]:
+def _missing(live: Set[int], snapshot: Snapshot) -> list[int]:
     if snapshot.hides_ids:
         return []
-    return sorted(live.keys() - snapshot.recognised - snapshot.candidates.keys() - snapshot.quarantined_ids)
+    return sorted(live - snapshot.recognised - snapshot.candidates.keys() - snapshot.quarantined_ids)

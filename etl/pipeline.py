@@ -28,10 +28,10 @@ from etl.events import Action, Detail, Event, Level, Observer
 from etl.extract.body import Body
 from etl.guard import judge
 from etl.load.apply import Boundary, apply
-from etl.load.live import Live, read_live, read_records
+from etl.load.live import read_live, read_records
 from etl.load.quarantine import update_quarantine
 from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
-from etl.records import Changes, Counts, RunResult, Snapshot
+from etl.records import Changes, Counts, Live, RunResult, Snapshot
 from etl.report.run_events import tell_end, tell_newly_quarantined, tell_oddities
 from etl.transform.snapshot import judge_records
 from etl.transform.split import Elements, split
@@ -196,7 +196,7 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
 def _compare(
     job: Job, elements: Elements, live: Live, connection: Connection | None, progress: _Progress
 ) -> tuple[Snapshot, Changes]:
-    snapshot = judge_records(elements, live.known)
+    snapshot = judge_records(elements, live)
     progress.facts.update(
         records_received=snapshot.received,
         records_quarantined=len(snapshot.rejections),
@@ -210,7 +210,7 @@ def _compare(
         with database_failures(), connection.begin():
             return read_records(connection, job.source.name, ids)
 
-    changes = compare(live.digests, snapshot, read)
+    changes = compare(live.digests.keys(), snapshot, read)
     progress.counts = changes.counts()
     _tell(job, progress, Action.CHANGES_FOUND, details=asdict(progress.counts))
     return snapshot, changes
@@ -309,7 +309,7 @@ def _bugs_reported() -> Iterator[None]:
 def compare_only(job: Job, progress: _Progress) -> RunResult:
     """Do all of a run but write: a dry run."""
     with _bugs_reported(), reading(job.config.database.url) as connection:
-        live = Live({}, {})
+        live = Live()
         if connection is not None:
             with database_failures(), connection.begin():
                 job.check(connection)

@@ -106,16 +106,24 @@ class Rejection(msgspec.Struct, frozen=True):
     """Equal for the same bad record of another snapshot, in any order of its keys and redirects."""
 
 
+class Live(msgspec.Struct, frozen=True):
+    """The live numbers of a source, by their digests."""
+
+    known: dict[bytes, int] = msgspec.field(default_factory=dict)
+    """Fingerprint of a record's text → id."""
+    digests: dict[int, bytes] = msgspec.field(default_factory=dict)
+    """Id → digest of the values; one that must not be trusted is equal to no record's."""
+
+
 class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An accepted record that is not known to be live as it is.
 
     It holds the record's text and decodes it on demand: a first load of a million numbers would otherwise keep a
-    million decoded records in memory while it needs one at a time.
+    million decoded records in memory while it needs a few at a time.
     """
 
     text: msgspec.Raw
     fingerprint: bytes
-    digest: bytes
     redirect_count: int
     decode: Callable[[msgspec.Raw], NumberRecord]
 
@@ -130,7 +138,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     received: int
     """Elements of the array."""
     recognised: Set[int]
-    """Ids of records that came exactly as they were received when they became live."""
+    """Ids of records that are live as they are, as their text says, or their values do."""
     candidates: Mapping[int, Candidate]
     """All other records that belong to the snapshot, by id."""
     outside_filter: int
@@ -193,8 +201,8 @@ class Changes(msgspec.Struct, frozen=True):
     added: Sequence[Candidate] = ()
     changed: Sequence[NumberChange] = ()
     removed: Sequence[NumberRecord] = ()
-    refreshed: Sequence[tuple[int, Candidate]] = ()
-    """Ids whose values are live already but whose stored digest is of another version, or wrong."""
+    refreshed: Sequence[tuple[int, bytes, bytes]] = ()
+    """Id, fingerprint and digest of numbers that are live already though their stored digest did not say so."""
     let_go: Callable[[], None] = lambda: None
     """To be called now and then while candidates are decoded: see Snapshot."""
 

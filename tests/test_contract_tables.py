@@ -8,7 +8,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import IntegrityError
 
-from etl.db.dialects import driver_value
+from etl.db.bulk import driver_value
 from etl.db.reading import reading
 from etl.db.tables import UtcDateTime
 from etl.report.changes import Selection, read_changes

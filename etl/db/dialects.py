@@ -1,29 +1,19 @@
-"""What differs between the databases: drivers, session settings and the fastest way for many rows.
+"""What differs between the databases: drivers, session settings, and how rows are numbered.
 
-Together with its neighbours `locks` and `failures` the only place that asks which database it is.
+Together with its neighbours `bulk`, `locks` and `failures` the only place that asks which database it is.
 """
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
     Connection,
-    DateTime,
-    Insert,
-    Integer,
-    LargeBinary,
-    Select,
     Table,
-    TypeDecorator,
     delete,
     event,
     func,
@@ -32,8 +22,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import TypeEngine
 
 from etl.errors import ConfigError
 
@@ -45,10 +33,6 @@ _LOCK_WAIT_SECONDS = 60
 """How long a statement waits for a lock of somebody else before the run fails."""
 
 _LOCK_SPELL_MILLISECONDS = 200
-
-_ROWS_PER_BATCH = 5_000
-
-Row = Sequence[Any]
 
 
 def settle_url(url: URL) -> URL:
@@ -217,14 +201,6 @@ def sqlite_file(url: URL) -> str | None:
     return name
 
 
-def bulk_insert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    """Insert rows, whose values stand in the order of the table's columns, by the driver's fastest way."""
-    if connection.dialect.driver == "psycopg":
-        _copy(connection, table, rows)
-    else:
-        _execute_many(connection, insert(table), table, rows)
-
-
 def insert_numbered(connection: Connection, table: Table, row: dict[str, Any], above: int) -> int:
     """Insert a row whose key the database numbers by itself; returns the number, which is greater than `above`."""
     key = next(iter(table.primary_key))
@@ -248,88 +224,3 @@ def insert_numbered(connection: Connection, table: Table, row: dict[str, Any], a
 def _insert_one(connection: Connection, table: Table, row: dict[str, Any]) -> int:
     key: Any = connection.execute(insert(table), row).inserted_primary_key
     return int(key[0])
-
-
-def fetch_rows(connection: Connection, query: Select[Any]) -> Iterator[list[Row]]:
-    """Yield many rows in lists of bounded size, as the driver makes them: no object of SQLAlchemy's for each.
-
-    Only for columns of integers, text and bytes, which every driver returns as such.
-    """
-    compiled = query.compile(dialect=connection.dialect)
-    if not isinstance(compiled, SQLCompiler):
-        raise TypeError("only a query can be compiled to SQL")
-    values: Any = compiled.params
-    if compiled.positiontup is not None:
-        values = tuple(values[name] for name in compiled.positiontup)
-    raw = connection.connection
-    # In PostgreSQL's text format, bytes would come as twice as many hexadecimal digits.
-    cursor: Any = raw.cursor(binary=True) if connection.dialect.driver == "psycopg" else raw.cursor()
-    cursor.execute(compiled.string, values)
-    while rows := cursor.fetchmany(_ROWS_PER_BATCH):
-        yield rows
-    cursor.close()
-
-
-def upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    """Insert rows, or give those that are there already all the new values."""
-    keys = [column.name for column in table.primary_key]
-    others = [column.name for column in table.columns if column.name not in keys]
-    if connection.dialect.name in ("mysql", "mariadb"):
-        from sqlalchemy.dialects.mysql import insert as insert_on_mysql  # noqa: PLC0415 - other databases do without
-
-        on_mysql = insert_on_mysql(table)
-        statement = on_mysql.on_duplicate_key_update({name: on_mysql.inserted[name] for name in others})
-        _execute_many(connection, statement, table, rows)
-        return
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as insert_or_update  # noqa: PLC0415 - as above
-    else:
-        from sqlalchemy.dialects.sqlite import insert as insert_or_update  # type: ignore[assignment] # noqa: PLC0415 - as above
-    fresh = insert_or_update(table)
-    _execute_many(
-        connection,
-        fresh.on_conflict_do_update(index_elements=keys, set_={name: fresh.excluded[name] for name in others}),
-        table,
-        rows,
-    )
-
-
-def _execute_many(connection: Connection, statement: Insert, table: Table, rows: Iterable[Row]) -> None:
-    # Past the compiler, which would look at every value of every row, straight to the driver's executemany.
-    names = [column.name for column in table.columns]
-    compiled = statement.compile(dialect=connection.dialect, column_keys=names)
-    by_name = not compiled.positional
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _ROWS_PER_BATCH)):
-        parameters = [dict(zip(names, row, strict=True)) for row in batch] if by_name else [tuple(row) for row in batch]
-        connection.exec_driver_sql(compiled.string, parameters)
-
-
-# What COPY's binary format needs to know. `json` travels as the same bytes as text.
-_COPY_TYPES = {BigInteger: "int8", Integer: "int4", Boolean: "bool", LargeBinary: "bytea", DateTime: "timestamptz"}
-
-
-def _copy(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    preparer = connection.dialect.identifier_preparer
-    columns = ", ".join(preparer.format_column(column) for column in table.columns)
-    statement = f"COPY {preparer.format_table(table)} ({columns}) FROM STDIN (FORMAT BINARY)"
-    types = [
-        next((name for kind, name in _COPY_TYPES.items() if isinstance(_bare_type(column), kind)), "text")
-        for column in table.columns
-    ]
-    cursor = connection.connection.cursor()
-    with cursor.copy(statement) as copy:
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row(row)
-    cursor.close()
-
-
-def _bare_type(column: Column[Any]) -> Any:
-    return column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
-
-
-def driver_value(connection: Connection, kind: TypeEngine[Any], value: Any) -> Any:
-    """Return a value as the driver wants it in `bulk_insert` and `upsert`, which convert nothing."""
-    processor = kind.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-    return processor(value) if processor else value

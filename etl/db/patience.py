@@ -6,11 +6,13 @@ Imported only with the driver.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.waiting import Wait
 
 SILENCE_SECONDS = 300.0
 """How long the server may keep silent within one statement. The same limit holds on MariaDB and MySQL."""
@@ -20,6 +22,8 @@ class PatientConnection(psycopg.Connection[Any]):
     """Gives up a statement on which nothing happens for `silence_seconds`, and is closed with that."""
 
     silence_seconds = SILENCE_SECONDS
+    meanwhile: Callable[[], None] | None = None
+    """Called, and forgotten, the next time that the server has all it was sent and an answer is waited for."""
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **options: Any) -> Any:
         """Wait for the server; psycopg calls this for all that happens after the connection is made.
@@ -27,7 +31,7 @@ class PatientConnection(psycopg.Connection[Any]):
         Raises psycopg.OperationalError when the server was silent for too long.
         """
         try:
-            return super().wait(_impatient(gen, self.silence_seconds), *arguments, **options)
+            return super().wait(self._impatient(gen), *arguments, **options)
         except _SilenceError:
             self.close()
             raise psycopg.OperationalError("the server stays silent") from None
@@ -41,24 +45,27 @@ class PatientConnection(psycopg.Connection[Any]):
                 self.close()
             raise
 
+    def _impatient(self, gen: PQGen[Any]) -> PQGen[Any]:
+        """Pass on what a generator of psycopg waits for, until nothing has come of it for too long."""
+        last = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                if self.meanwhile and wanted == Wait.R:
+                    work, self.meanwhile = self.meanwhile, None
+                    work()
+                    last = time.monotonic()
+                # The driver looks for signals several times a second, and then sends a zero.
+                ready = yield wanted
+                now = time.monotonic()
+                if ready:
+                    last = now
+                elif now - last > self.silence_seconds:
+                    raise _SilenceError
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
 
 class _SilenceError(Exception):
     """The server was silent for too long."""
-
-
-def _impatient(gen: PQGen[Any], limit: float) -> PQGen[Any]:
-    """Pass on what a generator of psycopg waits for, until nothing has come of it for `limit` seconds."""
-    last = time.monotonic()
-    try:
-        wanted = next(gen)
-        while True:
-            # The driver looks for signals several times a second, and then sends a zero.
-            ready = yield wanted
-            now = time.monotonic()
-            if ready:
-                last = now
-            elif now - last > limit:
-                raise _SilenceError
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        return end.value

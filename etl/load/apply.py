@@ -4,13 +4,14 @@ Everything happens in the caller's transaction, and nothing here reads back what
 the rows are as the changes say.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, insert, literal, select, tuple_, update
 
-from etl.db.dialects import Row, bulk_insert, driver_value, upsert
+from etl.db.bulk import Row, bulk_insert, driver_value, upsert
 from etl.db.tables import (
     UtcDateTime,
     redirect_numbers,
@@ -19,10 +20,10 @@ from etl.db.tables import (
     virtual_numbers_history,
 )
 from etl.load.live import IDS_PER_STATEMENT, batches
-from etl.records import Candidate, Changes, NumberChange, NumberRecord, RedirectRecord
+from etl.records import Changes, NumberChange, NumberRecord, RedirectRecord, digest
 
 _REDIRECTS_PER_STATEMENT = 1_000
-_ADDED_PER_SLICE = 5_000
+_ADDED_PER_SLICE = 10_000
 
 
 class Boundary(msgspec.Struct, frozen=True):
@@ -56,16 +57,37 @@ class _Application:
             rows = (self._number_row(change.after, change.fingerprint, change.digest) for change in changed)
             upsert(self._connection, virtual_numbers, rows)
         self._refresh_digests(changes)
-        if changes.added:
-            added = (self._number_row(record, item.fingerprint, item.digest) for item, record in _decoded(changes))
-            bulk_insert(self._connection, virtual_numbers, added)
-        redirects = list(self._fresh_redirects(changes.changed))
-        if redirects:
-            bulk_insert(self._connection, redirect_numbers, redirects)
-        if any(item.redirect_count for item in changes.added):
-            bulk_insert(
-                self._connection, redirect_numbers, self._redirects_of(record for _, record in _decoded(changes))
-            )
+        redirects = [self._redirect_row(parent, redirect) for parent, redirect in _fresh_redirects(changes.changed)]
+        bulk_insert(self._connection, redirect_numbers, redirects)
+        self._add(changes)
+
+    def _add(self, changes: Changes) -> None:
+        slices = self._rows_added(changes)
+        coming: list[tuple[list[Row], list[Row]]] = []
+
+        def prepare() -> None:
+            if not coming:
+                coming.extend(islice(slices, 1))
+
+        prepare()
+        while coming:
+            numbers, redirects = coming.pop()
+            bulk_insert(self._connection, virtual_numbers, numbers)
+            # Looking up each redirect's number takes a server longer than all the rest: time to go on.
+            bulk_insert(self._connection, redirect_numbers, redirects, prepare)
+            prepare()
+
+    def _rows_added(self, changes: Changes) -> Iterator[tuple[list[Row], list[Row]]]:
+        """Yield rows of numbers and of their redirects: some at a time, for all at once may not fit into memory."""
+        for batch in batches(changes.added, _ADDED_PER_SLICE):
+            numbers: list[Row] = []
+            redirects: list[Row] = []
+            for candidate in batch:
+                record = candidate.record()
+                numbers.append(self._number_row(record, candidate.fingerprint, digest(record)))
+                redirects += [self._redirect_row(record.id, redirect) for redirect in record.redirects]
+            changes.let_go()
+            yield numbers, redirects
 
     def _retire_redirects_of(self, numbers: Sequence[int]) -> None:
         parent = redirect_numbers.c.virtual_number_id
@@ -106,11 +128,15 @@ class _Application:
 
     def _refresh_digests(self, changes: Changes) -> None:
         columns = virtual_numbers.c
-        fresh: list[tuple[int, NumberChange | Candidate]] = [
-            *((change.after.id, change) for change in changes.changed if not change.number_differs),
+        fresh = [
+            *(
+                (change.after.id, change.fingerprint, change.digest)
+                for change in changes.changed
+                if not change.number_differs
+            ),
             *changes.refreshed,
         ]
-        rows = [{"this": identity, "mark": item.fingerprint, "values": item.digest} for identity, item in fresh]
+        rows = [{"this": identity, "mark": mark, "values": values} for identity, mark, values in fresh]
         if rows:
             statement = update(virtual_numbers).where(
                 columns.source == self._boundary.source, columns.id == bindparam("this")
@@ -119,7 +145,7 @@ class _Application:
                 statement.values(_fingerprint=bindparam("mark"), _digest=bindparam("values")), rows
             )
 
-    def _number_row(self, record: NumberRecord, fingerprint: bytes, digest: bytes) -> Row:
+    def _number_row(self, record: NumberRecord, mark: bytes, values: bytes) -> Row:
         # In the order of the table's columns.
         return (
             self._boundary.source,
@@ -144,31 +170,20 @@ class _Application:
             record.app_id,
             record.extra or None,
             *self._opened,
-            fingerprint,
-            digest,
+            mark,
+            values,
         )
-
-    def _redirects_of(self, records: Iterable[NumberRecord]) -> Iterator[Row]:
-        for record in records:
-            for redirect in record.redirects:
-                yield self._redirect_row(record.id, redirect)
-
-    def _fresh_redirects(self, changed: Sequence[NumberChange]) -> Iterator[Row]:
-        for change in changed:
-            for redirect in change.redirects_added:
-                yield self._redirect_row(change.after.id, redirect)
-            for _, redirect in change.redirects_changed:
-                yield self._redirect_row(change.after.id, redirect)
 
     def _redirect_row(self, number: int, redirect: RedirectRecord) -> Row:
         return (self._boundary.source, number, redirect.id, redirect.number, redirect.extra or None, *self._opened)
 
 
-def _decoded(changes: Changes) -> Iterator[tuple[Candidate, NumberRecord]]:
-    """Decode what is added, some at a time, for all of it at once may not fit into memory."""
-    for batch in batches(changes.added, _ADDED_PER_SLICE):
-        yield from ((item, item.record()) for item in batch)
-        changes.let_go()
+def _fresh_redirects(changed: Sequence[NumberChange]) -> Iterator[tuple[int, RedirectRecord]]:
+    for change in changed:
+        for redirect in change.redirects_added:
+            yield change.after.id, redirect
+        for _, redirect in change.redirects_changed:
+            yield change.after.id, redirect
 
 
 def _outdated_redirects(changed: Sequence[NumberChange]) -> list[tuple[int, int]]:

@@ -4,13 +4,12 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, select
 
-from etl.db.dialects import fetch_rows
+from etl.db.bulk import fetch_digests
 from etl.db.tables import redirect_numbers, virtual_numbers
-from etl.records import NUMBER_FIELDS, REDIRECT_FIELDS, ExtraFields, NumberRecord, RedirectRecord
+from etl.records import NUMBER_FIELDS, REDIRECT_FIELDS, ExtraFields, Live, NumberRecord, RedirectRecord
 
 IDS_PER_STATEMENT = 5_000
 """Well below every database's limit on the parameters of a statement."""
@@ -18,27 +17,15 @@ IDS_PER_STATEMENT = 5_000
 _Item = TypeVar("_Item")
 
 
-class Live(msgspec.Struct, frozen=True):
-    """The live numbers of a source, by their digests."""
-
-    known: dict[bytes, int]
-    """Fingerprint of a record's text → id."""
-    digests: dict[int, bytes | None]
-    """Id → digest of the values, None where it must not be trusted."""
-
-
 def read_live(connection: Connection, source: str) -> Live:
     """Return the digests of all live numbers of the source."""
-    columns = virtual_numbers.c
-    query = select(columns.id, columns["_fingerprint"], columns["_digest"]).where(columns.source == source)
-    known: dict[bytes, int] = {}
-    digests: dict[int, bytes | None] = {}
-    for rows in fetch_rows(connection, query):
+    live = Live()
+    known, digests = live.known, live.digests
+    for rows in fetch_digests(connection, source):
         for identity, mark, values in rows:
+            known[mark] = identity
             digests[identity] = values
-            if mark is not None:
-                known[mark] = identity
-    return Live(known, digests)
+    return live
 
 
 def read_records(connection: Connection, source: str, ids: Collection[int]) -> dict[int, NumberRecord]:

@@ -30,8 +30,13 @@ def normalise(record: NumberRecord) -> NumberRecord:
     redirects = record.from_redirect_numbers
     if redirects is None:
         record.from_redirect_numbers = []
-    elif len(redirects) > 1:
-        record.from_redirect_numbers = _sorted_once(redirects)
+    else:
+        highest = 0
+        for redirect in redirects:
+            if redirect.id <= highest:
+                record.from_redirect_numbers = _sorted_once(redirects)
+                break
+            highest = redirect.id
     return record
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 import msgspec
 
-from etl.records import Candidate, NumberRecord, Rejection, Snapshot, digest, fingerprint
+from etl.records import Candidate, Live, NumberRecord, Rejection, Snapshot, digest, fingerprint
 from etl.transform.decode import RepeatedRedirectError, decode
 from etl.transform.split import Elements, split, text_of
 from etl.transform.validate import BadRecord, validate
@@ -19,19 +19,18 @@ _DOCUMENTED_PURPOSES = ("company", "employee")
 _LOADED_TYPES = ("def", "abc")
 
 
-def read_snapshot(body: memoryview, known: Mapping[bytes, int]) -> Snapshot:
+def read_snapshot(body: memoryview, live: Live) -> Snapshot:
     """Split a whole response body and judge its records."""
-    return judge_records(split(body), known)
+    return judge_records(split(body), live)
 
 
-def judge_records(elements: Elements, known: Mapping[bytes, int]) -> Snapshot:
-    """Judge the records of a body.
+def judge_records(elements: Elements, live: Live) -> Snapshot:
+    """Judge the records of a body; text that is known to be live needs no second look.
 
-    `known` maps the fingerprint of each live record to its id: text that is known needs no second look.
     Raises DataRefusedError when the body is not valid UTF-8.
     """
-    reader = _Reader(elements)
-    reader.read(known)
+    reader = _Reader(elements, live.digests)
+    reader.read(live.known)
     reader.settle_duplicates()
     return reader.snapshot()
 
@@ -47,8 +46,9 @@ def decode_strictly(text: msgspec.Raw) -> NumberRecord:
 class _Reader:
     """What is known of a body's records while they are judged."""
 
-    def __init__(self, elements: Elements) -> None:
+    def __init__(self, elements: Elements, live: Mapping[int, bytes]) -> None:
         self._elements = elements
+        self._live = live
         self._texts = elements.texts
         self._decode_fast = decode_strictly if elements.may_hold_nul else decode
         self._first: dict[int, int] = {}
@@ -87,8 +87,10 @@ class _Reader:
             self._others.setdefault(record.id, []).append(position)
             return
         self._first[record.id] = position
+        if record.id in self._live and self._live[record.id] == digest(record):
+            return
         if _in_filter(record):
-            self._candidates[record.id] = Candidate(text, mark, digest(record), len(record.redirects), decoder)
+            self._candidates[record.id] = Candidate(text, mark, len(record.redirects), decoder)
             if record.purpose not in _DOCUMENTED_PURPOSES:
                 self._unknown_purposes.add(record.id)
         else:

@@ -16,6 +16,7 @@ import msgspec
 from etl.errors import DataRefusedError
 
 _decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_NUL = re.compile(rb"\\u0000")
 _ELEMENTS_PER_SLICE = 10_000
 
 
@@ -48,7 +49,8 @@ def split(body: memoryview) -> Elements:
     whole: bytes | mmap = body.obj  # type: ignore[assignment] # these two are what a body is made of
     if bytes(body[: len(BOM_UTF8)]) == BOM_UTF8:
         body = body[len(BOM_UTF8) :]
-    elements = Elements(_split(body), whole.find(b"\\u0000") >= 0, whole)
+    # A pattern is found twice as fast as by the `find` of what is mapped into memory.
+    elements = Elements(_split(body), _NUL.search(body) is not None, whole)
     elements.let_go()
     return elements
 

@@ -25,6 +25,7 @@ from tests.faults.jobs import ForkedJob, Outcome, run_new_process, write_config
 from tests.faults.world import Snapshot, body, check_accepted, check_timelines, expected, generation, live
 
 _SIZE = 200
+_STRIKES_PER_KILL = 5
 _PATIENCE_SECONDS = 20.0
 """How long a server may take to notice that a client is dead and give up its lock."""
 
@@ -34,14 +35,19 @@ class Tally:
     """What became of the kills."""
 
     kills: int = 0
+    """Processes that the signal ended; one that came too late is none."""
+    late: int = 0
     fates: Counter[str] = field(default_factory=Counter)
-    """How the killed runs ended: "no run", "old kept", "new loaded", "not hit" for those that were faster."""
+    """How the killed runs ended: "no run", "old kept", "new loaded"."""
     busy: int = 0
     """Next runs that found the lock still held, and ended with 75."""
 
     def line(self, kind: str, seconds: float) -> str:
         fates = ", ".join(f"{count} {fate}" for fate, count in sorted(self.fates.items()))
-        return f"{kind}: {self.kills} kills ({fates}), {self.busy} waits for a dead client's lock, {seconds:.0f} s"
+        return (
+            f"{kind}: {self.kills} kills ({fates}), {self.late} came too late, "
+            f"{self.busy} waits for a dead client's lock, {seconds:.0f} s"
+        )
 
 
 class Campaign:
@@ -64,11 +70,16 @@ class Campaign:
             self._serve_next()
             self._load()
             self._load()  # the first of a process that forks is slow
-            duration = min(self._load_next() for _ in range(3))
-            for number in range(kills):
+            spans = [self._load_next() for _ in range(3)]
+            whole, loading = (min(times) for times in zip(*spans, strict=True))
+            for number in range(_STRIKES_PER_KILL * kills):
+                if self.tally.kills == kills:
+                    break
                 self._serve_next()
                 # Spread over the whole run; half of them fall after the request, where there is more to break.
-                self._strike(signal.SIGKILL if number % 2 else signal.SIGTERM, duration, late=number % 4 >= 2)
+                asked = number % 4 >= 2
+                delay = self._random.uniform(0, loading if asked else whole)
+                self._strike(signal.SIGKILL if number % 2 else signal.SIGTERM, delay, asked=asked)
                 if number % 50 == 49:
                     check_timelines(self._database)
             check_accepted(self._database, self.accepted)
@@ -79,21 +90,22 @@ class Campaign:
         self._snapshot = generation(self._generation, _SIZE)
         self._server.serve_body(body(self._snapshot))
 
-    def _load_next(self) -> float:
+    def _load_next(self) -> tuple[float, float]:
         self._serve_next()
         return self._load()
 
-    def _load(self) -> float:
-        """Run without being disturbed, and check that what is live is the snapshot; returns seconds."""
+    def _load(self) -> tuple[float, float]:
+        """Run undisturbed and check that the snapshot is live; returns the seconds, and those after the request."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while (outcome := self._sync()).code == 75 and time.monotonic() < end:
             self.tally.busy += 1
             time.sleep(0.05)
+        ended = time.monotonic()
         assert outcome.code == 0, (outcome.code, outcome.errors)
         self.accepted[outcome.runs[0]["run_id"]] = self._snapshot
         assert live(self._database) == expected(self._snapshot)
         assert self._database.scalar("SELECT count(*) FROM sync_runs WHERE outcome = 'running'") == 0
-        return outcome.seconds
+        return outcome.seconds, ended - self._server.requests[-1].at
 
     def _sync(self) -> Outcome:
         arguments = ("sync", "--json", "--config", self._config)
@@ -101,16 +113,17 @@ class Campaign:
             return run_new_process(self._folder, *arguments)
         return ForkedJob(self._folder, *arguments).wait()
 
-    def _strike(self, number: int, duration: float, *, late: bool) -> None:
+    def _strike(self, number: int, delay: float, *, asked: bool) -> None:
         before = live(self._database)
         last = self._last_run()
-        asked = len(self._server.requests)
-        outcome = self._killed(
-            number, self._random.uniform(0, duration * (0.4 if late else 1)), asked if late else None
-        )
+        outcome = self._killed(number, delay, len(self._server.requests) if asked else None)
         assert outcome.code in (0, 128 + number), (outcome.code, outcome.output, outcome.errors)
-        self.tally.kills += 1
-        self.tally.fates[self._fate(outcome, before, last)] += 1
+        fate = self._fate(outcome, before, last)
+        if outcome.code:
+            self.tally.kills += 1
+            self.tally.fates[fate] += 1
+        else:
+            self.tally.late += 1
         self._load()
 
     def _fate(self, outcome: Outcome, before: object, last: int) -> str:
@@ -121,7 +134,7 @@ class Campaign:
         if rows and rows[0][1] == "succeeded":
             assert now == expected(self._snapshot)
             self.accepted[rows[0][0]] = self._snapshot
-            return "new loaded" if outcome.code else "not hit"
+            return "new loaded"
         assert now == before
         assert outcome.code != 0
         if not rows:
@@ -169,10 +182,11 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", *SERVER_TYPES], required=True)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--forked", action="store_true", help="kill runs that have the start of Python behind them")
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, database_of(options.database, Path(name)) as database:
-        tally = Campaign(database, Path(name), options.seed, whole_processes=True).run(options.kills)
+        tally = Campaign(database, Path(name), options.seed, whole_processes=not options.forked).run(options.kills)
     sys.stdout.write(tally.line(options.database, time.monotonic() - began) + "\n")
 
 

@@ -176,6 +176,9 @@ CANDIDATES = (
         "Core upsert, one INSERT of many VALUES per chunk of 1,000 rows, foreign key; removes nothing",
         "sqlalchemy",
         script("peer_sqlalchemy.py"),
+        limits=dict.fromkeys(
+            ("postgresql", "sqlite"), (10_000, "it takes minutes, all of them in compiling statements")
+        ),
     ),
     Candidate(
         "sqlalchemy-executemany",

@@ -1,7 +1,7 @@
 """Measures this job against its peers and its floors, as whole processes in turn.
 
     pip install -e '.[test]'
-    python -m benchmarks.run --sizes 1000 10000 100000 --repeat 5 --output benchmarks/results.json
+    python -m benchmarks.run --repeat 5 --peer-repeat 3 --growth 1000000 --output benchmarks/results.json
     python -m benchmarks.report benchmarks/results.json docs/performance.md
 
 Run it from the root of a checkout, on Linux, with Debian's `mariadb-server` for MariaDB; `--quick` shows in a few
@@ -302,6 +302,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--candidates", nargs="+", choices=names, default=names)
     parser.add_argument("--repeat", type=int, default=5, help="rounds for this job and the floors")
     parser.add_argument("--peer-repeat", type=int, help="rounds for the peers, by default as many")
+    parser.add_argument("--growth", type=int, help="a larger size, for this job on PostgreSQL alone")
     parser.add_argument("--timeout", type=float, default=600, help="seconds after which a run is stopped")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
     parser.add_argument("--quick", action="store_true", help="1,000 numbers, one round: does it all work?")
@@ -320,6 +321,9 @@ def measure_all(arguments: argparse.Namespace, results: Result) -> None:
     candidates = [candidate for candidate in candidates if candidate.environment in made]
     for size in arguments.sizes:
         size_runs(size, candidates, made, arguments, results)
+    if arguments.growth:
+        alone = argparse.Namespace(**{**vars(arguments), "databases": ["postgresql"]})
+        size_runs(arguments.growth, [c for c in candidates if c.name == "etl"], made, alone, results)
 
 
 def end(_signal: int, _frame: object) -> None:

@@ -9,17 +9,22 @@ _SUSPECTS_PER_SLICE = 100
 
 
 def compare(
-    live: Set[int],
+    known: Mapping[bytes, int],
     snapshot: Snapshot,
+    read_digests: Callable[[Collection[int]], Mapping[int, bytes | None]],
     read_live: Callable[[Collection[int]], Mapping[int, NumberRecord]],
 ) -> Changes:
     """Return the changes that turn the live numbers into the snapshot.
 
-    `live` are the ids of the live numbers. `read_live` returns the full records of some of them; it is asked only for
-    those that seem to differ.
+    `known` maps the fingerprint of each live number to its id. `read_digests` and `read_live` return the digests and
+    the full records of some live ids; they are asked only for those that seem to differ.
     """
     candidates = snapshot.candidates
+    live = frozenset(known.values())
     suspects = [identity for identity in candidates if identity in live]
+    if suspects:
+        digests = read_digests(suspects)
+        suspects = [identity for identity in suspects if digests[identity] != candidates[identity].digest]
     missing = _missing(live, snapshot)
     before = read_live([*suspects, *missing]) if suspects or missing else {}
     changed, refreshed = [], []
@@ -44,6 +49,6 @@ def compare(
 
 
 def _missing(live: Set[int], snapshot: Snapshot) -> list[int]:
-    if snapshot.hides_ids:
+    if snapshot.hides_ids or len(snapshot.recognised) == len(live):
         return []
     return sorted(live - snapshot.recognised - snapshot.candidates.keys() - snapshot.quarantined_ids)

@@ -4,11 +4,11 @@ A run is a straight line with one failure boundary. It prints nothing; observers
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import asdict
@@ -28,14 +28,16 @@ from etl.events import Action, Detail, Event, Level, Observer
 from etl.extract.body import Body
 from etl.guard import judge
 from etl.load.apply import Boundary, apply
-from etl.load.live import read_live, read_records
+from etl.load.live import read_digests, read_known, read_records
 from etl.load.quarantine import update_quarantine
 from etl.load.runs import OpenRun, close_run, failure_facts, open_run, outcome_of
-from etl.records import Changes, Counts, Live, RunResult, Snapshot
+from etl.records import Changes, Counts, RunResult, Snapshot
 from etl.report.run_events import tell_end, tell_newly_quarantined, tell_oddities
 from etl.transform.snapshot import judge_records
 from etl.transform.split import Elements, split
 from etl.unforeseen import unforeseen
+
+_Found = TypeVar("_Found")
 
 _SIGINT_EXIT_CODE = 130
 _LOAD_ATTEMPTS = 3
@@ -172,14 +174,12 @@ def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) 
 
 def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, EtlError | None]:
     with closing(job.obtain()) as body:
-        # Nobody sent the list that retires a source.
-        progress.facts.update(_facts_of_body(body) if job.origin != "prune" else {})
         _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
         _archive(job, progress, body)
-        elements = split(body.view())
+        elements = _split(job, progress, body)
     with database_failures(), connection.begin():
-        live = read_live(connection, job.source.name)
-    snapshot, changes = _compare(job, elements, live, connection, progress)
+        known = read_known(connection, job.source.name)
+    snapshot, changes = _compare(job, elements, known, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     run_id = _opened(progress).id
     if refusal:
@@ -193,10 +193,19 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
     return "succeeded", None
 
 
+def _split(job: Job, progress: _Progress, body: Body) -> Elements:
+    try:
+        return split(body.view)
+    finally:
+        # Nobody sent the list that retires a source.
+        if job.origin != "prune":
+            progress.facts.update(_facts_of_body(body))
+
+
 def _compare(
-    job: Job, elements: Elements, live: Live, connection: Connection | None, progress: _Progress
+    job: Job, elements: Elements, known: Mapping[bytes, int], connection: Connection | None, progress: _Progress
 ) -> tuple[Snapshot, Changes]:
-    snapshot = judge_records(elements, live)
+    snapshot = judge_records(elements, known)
     progress.facts.update(
         records_received=snapshot.received,
         records_quarantined=len(snapshot.rejections),
@@ -204,13 +213,13 @@ def _compare(
     )
     tell_oddities(partial(_tell, job, progress), snapshot)
 
-    def read(ids: Any) -> Mapping[int, Any]:
+    def of_live(read: Callable[..., _Found], ids: Collection[int]) -> _Found:
         if connection is None:
-            return {}
+            raise AssertionError("where there is no database, nothing is live")
         with database_failures(), connection.begin():
-            return read_records(connection, job.source.name, ids)
+            return read(connection, job.source.name, ids)
 
-    changes = compare(live.digests.keys(), snapshot, read)
+    changes = compare(known, snapshot, partial(of_live, read_digests), partial(of_live, read_records))
     progress.counts = changes.counts()
     _tell(job, progress, Action.CHANGES_FOUND, details=asdict(progress.counts))
     return snapshot, changes
@@ -309,15 +318,14 @@ def _bugs_reported() -> Iterator[None]:
 def compare_only(job: Job, progress: _Progress) -> RunResult:
     """Do all of a run but write: a dry run."""
     with _bugs_reported(), reading(job.config.database.url) as connection:
-        live = Live()
+        known: Mapping[bytes, int] = {}
         if connection is not None:
             with database_failures(), connection.begin():
                 job.check(connection)
-                live = read_live(connection, job.source.name)
+                known = read_known(connection, job.source.name)
         with closing(job.obtain()) as body:
-            progress.facts.update(_facts_of_body(body))
-            elements = split(body.view())
-        snapshot, changes = _compare(job, elements, live, connection, progress)
+            elements = _split(job, progress, body)
+        snapshot, changes = _compare(job, elements, known, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     return RunResult(
         source=job.source.name,

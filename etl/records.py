@@ -106,15 +106,6 @@ class Rejection(msgspec.Struct, frozen=True):
     """Equal for the same bad record of another snapshot, in any order of its keys and redirects."""
 
 
-class Live(msgspec.Struct, frozen=True):
-    """The live numbers of a source, by their digests."""
-
-    known: dict[bytes, int] = msgspec.field(default_factory=dict)
-    """Fingerprint of a record's text → id."""
-    digests: dict[int, bytes] = msgspec.field(default_factory=dict)
-    """Id → digest of the values; one that must not be trusted is equal to no record's."""
-
-
 class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An accepted record that is not known to be live as it is.
 
@@ -124,6 +115,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
     text: msgspec.Raw
     fingerprint: bytes
+    digest: bytes | None
+    """None for a number that is not live: it is needed when its rows are made, and not before."""
     redirect_count: int
     decode: Callable[[msgspec.Raw], NumberRecord]
 
@@ -138,7 +131,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     received: int
     """Elements of the array."""
     recognised: Set[int]
-    """Ids of records that are live as they are, as their text says, or their values do."""
+    """Ids of records that came exactly as they were received when they became live."""
     candidates: Mapping[int, Candidate]
     """All other records that belong to the snapshot, by id."""
     outside_filter: int

@@ -13,7 +13,7 @@ from etl.config import Database as DatabaseSection
 from etl.db import bulk
 from etl.db.engine import open_engine
 from etl.db.failures import database_failures
-from etl.db.tables import redirect_numbers
+from etl.db.tables import redirect_numbers, virtual_numbers
 from etl.errors import EtlError
 from etl.load import apply
 from tests import stored
@@ -87,6 +87,20 @@ def test_a_list_of_digests_that_the_server_cuts_short_is_read_otherwise(
 
     (last,) = [row for row in stored.runs(mariadb_loader.database) if row["id"] == run]
     assert (last["numbers_added"], last["numbers_removed"], last["numbers_unchanged"]) == (0, 0, 300)
+
+
+def test_a_copied_row_is_told_from_its_original_by_value(loader: Loader) -> None:
+    snapshot = [record(number) for number in (1, 2, 3)]
+    loader.load(snapshot)
+    columns = [column.name for column in virtual_numbers.columns]
+    chosen = ", ".join("4711" if name == "id" else f"{name}" for name in columns)
+    loader.database.execute(
+        f"INSERT INTO virtual_numbers ({', '.join(columns)}) SELECT {chosen} FROM virtual_numbers WHERE id = 2"
+    )
+    loader.load(snapshot)
+
+    assert stored.live(loader.database) == expected(snapshot)
+    assert loader.database.rows("SELECT id FROM virtual_numbers_history") == [(4711,)]
 
 
 def test_numbers_without_digests_are_compared_by_value(loader: Loader) -> None:

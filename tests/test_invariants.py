@@ -3,7 +3,7 @@
 The model shares nothing with the program. Ids come from a small range, so that numbers change, vanish and return.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.diff import compare
-from etl.records import Live, NumberRecord, Snapshot, digest
+from etl.records import NumberRecord, Snapshot, digest
 from etl.transform.snapshot import read_snapshot
 from tests import stored
 from tests.databases import Database, Databases
@@ -229,8 +229,8 @@ def shuffled(element: Any, data: st.DataObject) -> Any:
     return made
 
 
-def read(elements: list[Any], live: Live | None = None) -> Snapshot:
-    return read_snapshot(memoryview(body(elements)), live or Live())
+def read(elements: list[Any], known: Mapping[bytes, int] | None = None) -> Snapshot:
+    return read_snapshot(memoryview(body(elements)), known or {})
 
 
 @settings(max_examples=200, deadline=None)
@@ -253,9 +253,16 @@ def test_every_record_is_loaded_once_or_quarantined_once_in_any_order(snapshot: 
 @settings(max_examples=200, deadline=None)
 @given(old=st.lists(GOOD, max_size=6, unique_by=lambda made: made["id"]), new=SNAPSHOTS)
 def test_changes_turn_what_is_live_into_the_snapshot(old: list[Any], new: list[Any]) -> None:
-    live = {identity: candidate.record() for identity, candidate in read(old).candidates.items()}
-    snapshot = read(new, Live(digests={key: digest(value) for key, value in live.items()}))
-    changes = compare(live.keys(), snapshot, lambda ids: {key: live[key] for key in ids})
+    candidates = read(old).candidates
+    live = {identity: candidate.record() for identity, candidate in candidates.items()}
+    known = {candidate.fingerprint: identity for identity, candidate in candidates.items()}
+    snapshot = read(new, known)
+    changes = compare(
+        known,
+        snapshot,
+        lambda ids: {key: digest(live[key]) for key in ids},
+        lambda ids: {key: live[key] for key in ids},
+    )
 
     after: dict[int, NumberRecord] = dict(live)
     for gone in changes.removed:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -22,63 +23,45 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 Row = Sequence[Any]
-Digests = Iterable[tuple[int, bytes, bytes]]
-
-ABSENT = bytes(16)
-"""Stands for a digest that is NULL. It is equal to none, for each begins with its version, which is not 0."""
-
 _ROWS_PER_BATCH = 5_000
 _CHARACTERS_PER_STATEMENT = 250_000
 """At most a megabyte, which every MySQL accepts."""
 
-_SEPARATELY = (
-    "SELECT id, coalesce(_fingerprint, {absent}), coalesce(_digest, {absent}) FROM virtual_numbers "
-    "WHERE source = {source}"
-)
+# A number without a fingerprint has its id in hexadecimal for one, and no digest begins with a digit.
+_SEPARATELY = {
+    "pysqlite": "SELECT coalesce(_fingerprint, cast(printf('%016x', id) AS BLOB)), id "
+    "FROM virtual_numbers WHERE source = ?",
+    "pymysql": "SELECT coalesce(_fingerprint, lpad(hex(id), 16, '0')), id FROM virtual_numbers WHERE source = %s",
+}
 # Servers join the values of many rows faster than drivers take rows apart.
-_JOINED_ON_POSTGRESQL = (
-    "SELECT string_agg(int8send(id) || coalesce(_fingerprint, {absent}) || coalesce(_digest, {absent}), '') "
-    "FROM virtual_numbers WHERE source = {source} GROUP BY id %% 16"
-)
-_JOINED_ON_MYSQL = (
-    "SELECT count(*), group_concat(concat(unhex(lpad(hex(id), 16, '0')), coalesce(_fingerprint, {absent}), "
-    "coalesce(_digest, {absent})) SEPARATOR '') FROM virtual_numbers WHERE source = {source} GROUP BY id DIV 20000"
-)
+_JOINED = {
+    "psycopg": "SELECT count(*), string_agg(coalesce(_fingerprint, convert_to(lpad(to_hex(id), 16, '0'), 'UTF8')) "
+    "|| int8send(id), '') FROM virtual_numbers WHERE source = %s GROUP BY id %% 16",
+    "pymysql": "SELECT count(*), group_concat(concat(coalesce(_fingerprint, lpad(hex(id), 16, '0')), "
+    "unhex(lpad(hex(id), 16, '0'))) SEPARATOR '') FROM virtual_numbers WHERE source = %s GROUP BY id DIV 20000",
+}
+_JOINED_ROW = struct.Struct(">16sq")
 _JOINED_LENGTH_ON_MYSQL = 1_048_576
-_JOINED_ROW = struct.Struct(">q16s16s")
 
 
-def fetch_digests(connection: Connection, source: str) -> Iterator[Digests]:
-    """Yield id, fingerprint and digest of all live numbers of a source, many at a time and in no order."""
-    values = {"source": source, "absent": ABSENT}
+def fetch_fingerprints(connection: Connection, source: str) -> Iterator[tuple[int, Iterable[tuple[bytes, int]]]]:
+    """Yield fingerprint and id of all live numbers of a source, many at a time with their count, in no order."""
     raw: Any = connection.connection
     driver = connection.dialect.driver
-    if driver == "psycopg":
-        # In the text format, bytes would come as twice as many hexadecimal digits.
-        with raw.cursor(binary=True) as cursor:
-            for (joined,) in cursor.execute(_with_names(_JOINED_ON_POSTGRESQL), values):
-                yield _JOINED_ROW.iter_unpack(joined)
-        return
-    cursor = raw.cursor()
-    if driver == "pymysql":
-        cursor.execute(f"SET SESSION group_concat_max_len = {_JOINED_LENGTH_ON_MYSQL}")
-        cursor.execute(_with_names(_JOINED_ON_MYSQL), values)
-        groups = cursor.fetchall()
-        # What is too long for the server's `max_allowed_packet` is cut off with no more than a warning.
-        if all(len(joined or b"") == count * _JOINED_ROW.size for count, joined in groups):
-            yield from (_JOINED_ROW.iter_unpack(joined) for _, joined in groups)
-            return
-        statement = _with_names(_SEPARATELY)
-    else:
-        statement = _SEPARATELY.format(absent=":absent", source=":source")
-    cursor.execute(statement, values)
-    while rows := cursor.fetchmany(_ROWS_PER_BATCH):
-        yield rows
-    cursor.close()
-
-
-def _with_names(statement: str) -> str:
-    return statement.format(absent="%(absent)s", source="%(source)s")
+    # In PostgreSQL's text format, bytes would come as twice as many hexadecimal digits.
+    with closing(raw.cursor(binary=True) if driver == "psycopg" else raw.cursor()) as cursor:
+        if driver == "pymysql":
+            cursor.execute(f"SET SESSION group_concat_max_len = {_JOINED_LENGTH_ON_MYSQL}")
+        if driver in _JOINED:
+            cursor.execute(_JOINED[driver], (source,))
+            groups = cursor.fetchall()
+            # What is too long for MySQL's `max_allowed_packet` is cut off with no more than a warning.
+            if all(len(joined or b"") == count * _JOINED_ROW.size for count, joined in groups):
+                yield from ((count, _JOINED_ROW.iter_unpack(joined)) for count, joined in groups)
+                return
+        cursor.execute(_SEPARATELY[driver], (source,))
+        while rows := cursor.fetchmany(_ROWS_PER_BATCH):
+            yield len(rows), rows
 
 
 def bulk_insert(

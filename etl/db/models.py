@@ -17,6 +17,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, relationship
 
 from etl.db import tables
 
+for _table in tables.NUMBERED_ONCE:
+    _table.dialect_kwargs["sqlite_autoincrement"] = True
+
 
 class Base(DeclarativeBase):
     """Base of the mapped classes."""

@@ -143,7 +143,6 @@ sync_runs = Table(
     Column("_replay_of", BigInteger, comment="The run whose archived body was loaded again"),
     Index("ix_sync_runs_source", "source", "id"),
     comment="One row for every attempt to bring a source's tables to a snapshot",
-    sqlite_autoincrement=True,
 )
 
 
@@ -256,8 +255,11 @@ quarantined_records = Table(
     Column("_identity", DIGEST, nullable=False, comment="Tells the same bad record again; the loader's own"),
     Index("ix_quarantined_records_open", "source", "valid_to_run"),
     comment="Records that were not loaded, and why",
-    sqlite_autoincrement=True,
 )
+
+NUMBERED_ONCE = (sync_runs, quarantined_records)
+"""On SQLite these are `sqlite_autoincrement`: a number is never given twice. Said here, it would import that dialect in
+every run on any database; what creates tables says it."""
 
 TIMELINE_NUMBERS = "virtual_numbers_timeline"
 TIMELINE_REDIRECTS = "redirect_numbers_timeline"

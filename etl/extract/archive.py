@@ -99,7 +99,7 @@ def _name(run_id: int, moment: datetime, sha256: str, outcome: str | None = None
 
 
 def _pieces(body: Body) -> Iterator[memoryview]:
-    view = body.view()
+    view = body.view
     for start in range(0, len(view), CHUNK_BYTES):
         yield view[start : start + CHUNK_BYTES]
 

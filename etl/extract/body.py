@@ -1,4 +1,4 @@
-"""A response body on disk, out of reach of others, measured and hashed while it is written."""
+"""A response body on disk, out of reach of others, measured while it is written and hashed while it is read."""
 
 import hashlib
 import mmap
@@ -6,6 +6,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import BinaryIO
 
 import msgspec
@@ -15,23 +16,41 @@ from etl.errors import DataRefusedError, StorageError
 CHUNK_BYTES = 1 << 18
 
 
+class _Hash:
+    """SHA-256 of bytes, made by a thread of its own: hashlib lets others run meanwhile, on another core."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._hash = hashlib.sha256()
+        self._thread = Thread(target=self._hash.update, args=(data,))
+        self._thread.start()
+
+    def hexdigest(self) -> str:
+        self._thread.join()
+        return self._hash.hexdigest()
+
+
 class Body(msgspec.Struct, frozen=True):
     """A complete body, decompressed."""
 
     file: BinaryIO
-    size: int
-    sha256: str
+    view: memoryview
+    """The bytes; they stay on disk as far as the system sees fit, and stay valid when the body is closed."""
+    hash: _Hash
     http_status: int | None = None
     attempts: int | None = None
 
-    def view(self) -> memoryview:
-        """Return the bytes; they stay on disk as far as the system sees fit."""
-        if not self.size:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ))
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.view.nbytes
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal; whoever asks for it early waits for it."""
+        return self.hash.hexdigest()
 
     def close(self) -> None:
-        """Let go of the file; views of it stay valid."""
+        """Let go of the file."""
         self.file.close()
 
 
@@ -40,7 +59,6 @@ class BodyWriter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._hash = hashlib.sha256()
         self.size = 0
         with storage_failures("temporary folder"):
             self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this method, and goes with its Body
@@ -54,7 +72,6 @@ class BodyWriter:
                 "raise the limit if the account is really that large",
                 code="body_too_large",
             )
-        self._hash.update(data)
         with storage_failures("temporary folder"):
             self._file.write(data)
 
@@ -62,7 +79,10 @@ class BodyWriter:
         """Return the body, of which no more will come."""
         with storage_failures("temporary folder"):
             self._file.flush()
-        return Body(self._file, self.size, self._hash.hexdigest(), http_status, attempts)
+            # There is no mapping of nothing.
+            mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        view = memoryview(mapped)
+        return Body(self._file, view, _Hash(view), http_status, attempts)
 
     def close(self) -> None:
         """Drop what was written."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from etl.config import Config
 from etl.extract.archive import read_stored, stored_bodies
 from etl.load.runs import live_body
-from etl.records import Live, digest
+from etl.records import digest
 from etl.transform.snapshot import read_snapshot
 
 
@@ -43,7 +43,7 @@ def archived_records(connection: Connection, config: Config, source: str) -> Arc
     if len(stored) != 1:
         return None
     body = read_stored(stored[0], config.http.max_body_bytes)
-    snapshot = read_snapshot(body.view(), Live())
+    snapshot = read_snapshot(body.view, {})
     return Archived(
         received_by,
         {identity: digest(candidate.record()) for identity, candidate in snapshot.candidates.items()},

@@ -19,7 +19,7 @@ from etl.db.tables import (
     virtual_numbers,
     virtual_numbers_history,
 )
-from etl.load.live import IDS_PER_STATEMENT, batches
+from etl.load.live import IDS_PER_STATEMENT, batches, listed
 from etl.records import Changes, NumberChange, NumberRecord, RedirectRecord, digest
 
 _REDIRECTS_PER_STATEMENT = 1_000
@@ -92,26 +92,26 @@ class _Application:
     def _retire_redirects_of(self, numbers: Sequence[int]) -> None:
         parent = redirect_numbers.c.virtual_number_id
         for batch in batches(numbers, IDS_PER_STATEMENT):
-            self._move_to_history(redirect_numbers, redirect_numbers_history, parent.in_(batch))
-            self._delete(redirect_numbers, parent.in_(batch))
+            self._move_to_history(redirect_numbers, redirect_numbers_history, parent.in_(listed(batch)))
+            self._delete(redirect_numbers, parent.in_(listed(batch)))
 
     def _retire_redirects(self, keys: Sequence[tuple[int, int]]) -> None:
         columns = redirect_numbers.c
         for batch in batches(keys, _REDIRECTS_PER_STATEMENT):
             # The second condition says nothing new, but lets every database walk the primary key.
-            chosen = tuple_(columns.virtual_number_id, columns.id).in_(batch) & columns.virtual_number_id.in_(
-                sorted({parent for parent, _ in batch})
+            chosen = tuple_(columns.virtual_number_id, columns.id).in_(listed(batch)) & columns.virtual_number_id.in_(
+                listed(sorted({parent for parent, _ in batch}))
             )
             self._move_to_history(redirect_numbers, redirect_numbers_history, chosen)
             self._delete(redirect_numbers, chosen)
 
     def _retire_numbers(self, numbers: Sequence[int]) -> None:
         for batch in batches(numbers, IDS_PER_STATEMENT):
-            self._move_to_history(virtual_numbers, virtual_numbers_history, virtual_numbers.c.id.in_(batch))
+            self._move_to_history(virtual_numbers, virtual_numbers_history, virtual_numbers.c.id.in_(listed(batch)))
 
     def _delete_numbers(self, numbers: Sequence[int]) -> None:
         for batch in batches(numbers, IDS_PER_STATEMENT):
-            self._delete(virtual_numbers, virtual_numbers.c.id.in_(batch))
+            self._delete(virtual_numbers, virtual_numbers.c.id.in_(listed(batch)))
 
     def _move_to_history(self, live: Table, history: Table, chosen: ColumnElement[bool]) -> None:
         kept = [column for column in live.columns if column.name in history.columns]

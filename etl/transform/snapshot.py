@@ -5,12 +5,13 @@ The order of the rules is the contract's: a record is validated, then duplicates
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 
 import msgspec
 
-from etl.records import Candidate, Live, NumberRecord, Rejection, Snapshot, digest, fingerprint
+from etl.records import Candidate, NumberRecord, Rejection, Snapshot, digest, fingerprint
 from etl.transform.decode import RepeatedRedirectError, decode
 from etl.transform.split import Elements, split, text_of
 from etl.transform.validate import BadRecord, validate
@@ -19,18 +20,19 @@ _DOCUMENTED_PURPOSES = ("company", "employee")
 _LOADED_TYPES = ("def", "abc")
 
 
-def read_snapshot(body: memoryview, live: Live) -> Snapshot:
+def read_snapshot(body: memoryview, known: Mapping[bytes, int]) -> Snapshot:
     """Split a whole response body and judge its records."""
-    return judge_records(split(body), live)
+    return judge_records(split(body), known)
 
 
-def judge_records(elements: Elements, live: Live) -> Snapshot:
-    """Judge the records of a body; text that is known to be live needs no second look.
+def judge_records(elements: Elements, known: Mapping[bytes, int]) -> Snapshot:
+    """Judge the records of a body.
 
+    `known` maps the fingerprint of each live record to its id: text that is known needs no second look.
     Raises DataRefusedError when the body is not valid UTF-8.
     """
-    reader = _Reader(elements, live.digests)
-    reader.read(live.known)
+    reader = _Reader(elements, known)
+    reader.read()
     reader.settle_duplicates()
     return reader.snapshot()
 
@@ -46,9 +48,9 @@ def decode_strictly(text: msgspec.Raw) -> NumberRecord:
 class _Reader:
     """What is known of a body's records while they are judged."""
 
-    def __init__(self, elements: Elements, live: Mapping[int, bytes]) -> None:
+    def __init__(self, elements: Elements, known: Mapping[bytes, int]) -> None:
         self._elements = elements
-        self._live = live
+        self._known = known
         self._texts = elements.texts
         self._decode_fast = decode_strictly if elements.may_hold_nul else decode
         self._first: dict[int, int] = {}
@@ -60,8 +62,12 @@ class _Reader:
         self._unknown_purposes: set[int] = set()
         self._bad: list[tuple[int, BadRecord]] = []
 
-    def read(self, known: Mapping[bytes, int]) -> None:
-        first = self._first
+    @cached_property
+    def _live(self) -> frozenset[int]:
+        return frozenset(self._known.values())
+
+    def read(self) -> None:
+        known, first = self._known, self._first
         for position, text in enumerate(chain.from_iterable(self._elements.slices())):
             mark = fingerprint(text)
             identity = known.get(mark)
@@ -87,10 +93,9 @@ class _Reader:
             self._others.setdefault(record.id, []).append(position)
             return
         self._first[record.id] = position
-        if record.id in self._live and self._live[record.id] == digest(record):
-            return
         if _in_filter(record):
-            self._candidates[record.id] = Candidate(text, mark, len(record.redirects), decoder)
+            values = digest(record) if record.id in self._live else None
+            self._candidates[record.id] = Candidate(text, mark, values, len(record.redirects), decoder)
             if record.purpose not in _DOCUMENTED_PURPOSES:
                 self._unknown_purposes.add(record.id)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etl.errors import DataRefusedError
-from etl.records import Live, NumberRecord, RedirectRecord, Snapshot
+from etl.records import NumberRecord, RedirectRecord, Snapshot
 from etl.transform.snapshot import read_snapshot
 from tests.fuzz.judge import BOOLEANS, INTEGERS, STRINGS, BadBodyError, Spelled, Verdict, judge, same
 
@@ -39,7 +39,7 @@ def check(body: bytes) -> None:
 def read(body: bytes, known: Mapping[bytes, int] | None = None) -> Snapshot | None:
     """Read the body; None where it is refused whole. Any other exception is a bug."""
     try:
-        return read_snapshot(memoryview(body), Live(dict(known or {})))
+        return read_snapshot(memoryview(body), known or {})
     except DataRefusedError as error:
         refusal = error
     assert refusal.code in ("not_utf8", "not_json", "not_an_array")

@@ -24,8 +24,8 @@ from tests.databases_servers import OWNER
 from tests.loading import TOKEN, loading
 from tests.snapshots import body, record
 
-ORDER = ["configuration", "file rights", "driver", "database", "rights", "schema", "settings", "lock", "token", "dns",
-         "connection", "source", "clock", "disk space"]  # fmt: skip
+ORDER = ["configuration", "integrations", "file rights", "driver", "database", "rights", "schema", "settings", "lock",
+         "token", "dns", "connection", "source", "clock", "disk space"]  # fmt: skip
 
 
 @dataclass
@@ -393,6 +393,25 @@ def test_a_configuration_that_cannot_be_read_is_the_first_failure_and_the_rest_i
     assert found.failures() == [("configuration", code, 78)]
     assert {finding["check"] for finding in found.findings} == set(ORDER)
     assert {finding["state"] for finding in found.findings[1:]} == {"skipped"}
+
+
+def test_integrations_are_made_as_a_run_would_make_them(
+    sqlite_database: Database, server: SandboxServer, tmp_path: Path
+) -> None:
+    sections = '[metrics]\ntextfile = "{}"\n[ping]\nurl = "http://127.0.0.1:1/hush"\n[notify]\nurls = ["{}"]\n'
+    fine = sections.format(tmp_path / "numbers.prom", "json://127.0.0.1:1/hush")
+    found = visit(tmp_path, sqlite_database.url, server.base_url, fine)
+    assert found.states("integrations") == {"ok"}
+    assert "metrics, ping, notify can be used" in found.message("integrations")
+
+    found = visit(tmp_path, sqlite_database.url, server.base_url, sections.format("/no/such/folder/x.prom", "json://a"))
+    assert found.states("integrations") == {"ok", "warning"}
+    assert found.failures() == []
+
+    found = visit(tmp_path, sqlite_database.url, server.base_url, sections.format("x.prom", "nobody-knows://hush"))
+    assert [(check, code) for check, _, code in found.failures()] == [("integrations", 78)]
+    assert "hush" not in found.ended.stdout
+    assert found.states("source") == {"ok"}
 
 
 def test_a_database_url_that_is_not_supported_is_no_configuration_either(server: SandboxServer, tmp_path: Path) -> None:

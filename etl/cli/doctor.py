@@ -9,6 +9,7 @@ from etl.cli.sync import chosen_sources
 from etl.config import Config, Source, find_config, load_config
 from etl.health.doctor import examine, exit_code
 from etl.health.finding import Finding, State
+from etl.integrations import observers
 
 _STYLES = {"ok": "green", "warning": "bold yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
         config = load_config(options.config)
         return config, chosen_sources(config, options.source)
 
-    findings = list(examine(load, lambda: find_config(options.config)))
+    findings = list(examine(load, lambda: find_config(options.config), observers))
     code = exit_code(findings)
     if options.json:
         print_json({"exit_code": code, "checks": [asdict(finding) for finding in findings]})

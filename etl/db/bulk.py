@@ -19,49 +19,70 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     insert,
+    select,
 )
 from sqlalchemy.types import TypeEngine
 
+from etl.db.tables import virtual_numbers
+
 Row = Sequence[Any]
+
 _ROWS_PER_BATCH = 5_000
 _CHARACTERS_PER_STATEMENT = 250_000
 """At most a megabyte, which every MySQL accepts."""
 
 # A number without a fingerprint has its id in hexadecimal for one, and no digest begins with a digit.
-_SEPARATELY = {
-    "pysqlite": "SELECT coalesce(_fingerprint, cast(printf('%016x', id) AS BLOB)), id "
-    "FROM virtual_numbers WHERE source = ?",
-    "pymysql": "SELECT coalesce(_fingerprint, lpad(hex(id), 16, '0')), id FROM virtual_numbers WHERE source = %s",
-}
+_ONE_BY_ONE_ON_SQLITE = (
+    "SELECT coalesce(_fingerprint, cast(printf('%016x', id) AS BLOB)), id FROM virtual_numbers WHERE source = ?"
+)
 # Servers join the values of many rows faster than drivers take rows apart.
 _JOINED = {
     "psycopg": "SELECT count(*), string_agg(coalesce(_fingerprint, convert_to(lpad(to_hex(id), 16, '0'), 'UTF8')) "
     "|| int8send(id), '') FROM virtual_numbers WHERE source = %s GROUP BY id %% 16",
-    "pymysql": "SELECT count(*), group_concat(concat(coalesce(_fingerprint, lpad(hex(id), 16, '0')), "
+    "pymysql": "SELECT count(*), group_concat(concat(coalesce(_fingerprint, lpad(lower(hex(id)), 16, '0')), "
     "unhex(lpad(hex(id), 16, '0'))) SEPARATOR '') FROM virtual_numbers WHERE source = %s GROUP BY id DIV 20000",
 }
 _JOINED_ROW = struct.Struct(">16sq")
 _JOINED_LENGTH_ON_MYSQL = 1_048_576
 
+Fingerprints = Iterator[tuple[int, Iterable[tuple[bytes, int]]]]
 
-def fetch_fingerprints(connection: Connection, source: str) -> Iterator[tuple[int, Iterable[tuple[bytes, int]]]]:
+
+def fetch_fingerprints(connection: Connection, source: str) -> Fingerprints:
     """Yield fingerprint and id of all live numbers of a source, many at a time with their count, in no order."""
+    driver = connection.dialect.driver
+    if driver == "pysqlite":
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(_ONE_BY_ONE_ON_SQLITE, (source,))
+            while rows := cursor.fetchmany(_ROWS_PER_BATCH):
+                yield len(rows), rows
+        return
+    if driver in _JOINED:
+        groups = _fetch_joined(connection, source)
+        # What is too long for MySQL's `max_allowed_packet` is cut off with no more than a warning.
+        if all(len(joined or b"") == count * _JOINED_ROW.size for count, joined in groups):
+            yield from ((count, _JOINED_ROW.iter_unpack(joined)) for count, joined in groups)
+            return
+    yield from _fetch_one_by_one(connection, source)
+
+
+def _fetch_joined(connection: Connection, source: str) -> Sequence[Row]:
     raw: Any = connection.connection
     driver = connection.dialect.driver
     # In PostgreSQL's text format, bytes would come as twice as many hexadecimal digits.
     with closing(raw.cursor(binary=True) if driver == "psycopg" else raw.cursor()) as cursor:
         if driver == "pymysql":
             cursor.execute(f"SET SESSION group_concat_max_len = {_JOINED_LENGTH_ON_MYSQL}")
-        if driver in _JOINED:
-            cursor.execute(_JOINED[driver], (source,))
-            groups = cursor.fetchall()
-            # What is too long for MySQL's `max_allowed_packet` is cut off with no more than a warning.
-            if all(len(joined or b"") == count * _JOINED_ROW.size for count, joined in groups):
-                yield from ((count, _JOINED_ROW.iter_unpack(joined)) for count, joined in groups)
-                return
-        cursor.execute(_SEPARATELY[driver], (source,))
-        while rows := cursor.fetchmany(_ROWS_PER_BATCH):
-            yield len(rows), rows
+        cursor.execute(_JOINED[driver], (source,))
+        groups: Sequence[Row] = cursor.fetchall()
+        return groups
+
+
+def _fetch_one_by_one(connection: Connection, source: str) -> Fingerprints:
+    columns = virtual_numbers.c
+    query = select(columns["_fingerprint"], columns.id).where(columns.source == source)
+    for rows in connection.execute(query).partitions(_ROWS_PER_BATCH):
+        yield len(rows), [(b"%016x" % identity if mark is None else mark, identity) for mark, identity in rows]
 
 
 def bulk_insert(

@@ -53,6 +53,16 @@ def _readable_by_others(path: Path) -> bool:
     return bool(mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
+def textfile_folder(config: Config) -> Iterator[Finding]:
+    """Check that the figures can be written where the configuration wants them."""
+    if not config.metrics.textfile:
+        return
+    folder = Path(config.metrics.textfile).absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        message = f"metrics.textfile: the folder {folder} is missing or cannot be written to"
+        yield warning("integrations", message, "make it, and give this user the right")
+
+
 def disk_space(config: Config) -> Iterator[Finding]:
     """Check the folders that a run writes to."""
     check = "disk space"

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -157,6 +157,11 @@ class Config(_Section, frozen=True):
         known = ", ".join(source.name for source in self.sources)
         msg = f"there is no source {name!r}{_did_you_mean(name, [s.name for s in self.sources])}; configured: {known}"
         raise ConfigError(msg, code="unknown_source")
+
+    def chosen(self, names: Sequence[str]) -> list[Source]:
+        """Return the sources of these names in the order of the file, all when none is named; raises as `source()`."""
+        wanted = {self.source(name).name for name in names}
+        return [source for source in self.sources if not names or source.name in wanted]
 
 
 def load_config(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:

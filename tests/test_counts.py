@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import Engine, event
 
+from etl.config import Database as DatabaseSection
 from etl.sandbox import SandboxServer
 from tests.command import environment, run
 from tests.databases import Databases
-from tests.loading import TOKEN, Loader
+from tests.faults.proxy import Proxy
+from tests.loading import TOKEN, Loader, loading
 from tests.snapshots import body, record
 
 MANY = 300
@@ -93,6 +96,29 @@ def modules_of(*arguments: str, cwd: Path, variables: dict[str, str]) -> set[str
     return {line.rpartition("|")[2].strip() for line in lines}
 
 
+@pytest.mark.parametrize(("kind", "at_most"), [("postgresql", (37, 46)), ("mariadb", (33, 40))])
+def test_a_run_waits_for_the_server_as_often_whatever_the_size(
+    kind: str, at_most: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    databases: Databases = request.getfixturevalue(f"{kind}_databases")
+    unchanged, changed = [], []
+    with databases.migrated() as database, loading(database) as loader, Proxy(database.server.port) as proxy:
+        section = DatabaseSection(url=proxy.url(database.url))
+        through = msgspec.structs.replace(loader.config, database=section)
+        for size in (3, MANY):
+            snapshot = [record(number) for number in range(1, size + 1)]
+            loader.load(snapshot, source=f"size-{size}")
+            proxied = Loader(database, loader.server, through)
+            for counts, comment in ((unchanged, "Заметка"), (changed, "другая")):
+                before = proxy.round_trips
+                proxied.load([made | ({"comment": comment} if counts is changed else {}) for made in snapshot],
+                             source=f"size-{size}")  # fmt: skip
+                counts.append(proxy.round_trips - before)
+
+    assert unchanged[0] == unchanged[1] <= at_most[0]
+    assert changed[0] == changed[1] <= at_most[1]
+
+
 NEVER_NEEDED_BY_CRON = {
     "alembic", "apprise", "apscheduler", "difflib", "prometheus_client", "psycopg", "pymysql", "rich", "zoneinfo",
     "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.postgresql", "sqlalchemy.orm",
@@ -110,6 +136,35 @@ def test_a_cron_run_on_sqlite_imports_nothing_that_it_does_not_use(sqlite_databa
 
     assert {"requests", "sqlalchemy", "msgspec"} <= imported
     assert imported & NEVER_NEEDED_BY_CRON == set()
+
+
+NEEDED_BY_FEW = {
+    "requests", "urllib3", "etl.extract.client", "etl.pipeline", "etl.transform.snapshot", "etl.report.changes",
+    *NEVER_NEEDED_BY_CRON,
+}  # fmt: skip
+NEEDED: dict[str, set[str]] = {
+    "status": set(),
+    "changes": {"etl.report.changes"},
+    "quarantine": set(),
+    "db current": set(),
+    "db check": set(),
+    "verify": {"etl.transform.snapshot", "etl.extract.archive", "etl.extract.file"},
+    "doctor": {"requests", "urllib3", "etl.extract.client"},
+    "sync --dry-run": {
+        "requests", "urllib3", "etl.extract.client", "etl.pipeline", "etl.transform.snapshot", "etl.report.changes"
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", NEEDED)
+def test_a_command_imports_nothing_that_others_need(command: str, sqlite_databases: Databases, tmp_path: Path) -> None:
+    with sqlite_databases.migrated() as database, SandboxServer(token=TOKEN) as server:
+        server.serve_body(body([record(1)]))
+        variables = {"ETL_DATABASE_URL": database.url, "ETL_BASE_URL": server.base_url, "ETL_TOKEN": TOKEN}
+        imported = modules_of(*command.split(), cwd=tmp_path, variables=variables)
+
+    assert "etl.config" in imported
+    assert imported & NEEDED_BY_FEW == NEEDED[command]
 
 
 def test_help_imports_neither_the_database_nor_http(tmp_path: Path) -> None:

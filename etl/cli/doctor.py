@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from etl.cli.output import print_json, print_lines, print_table
-from etl.cli.sync import chosen_sources
 from etl.config import Config, Source, find_config, load_config
 from etl.health.doctor import examine, exit_code
 from etl.health.finding import Finding, State
@@ -19,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
 
     def load() -> tuple[Config, Sequence[Source]]:
         config = load_config(options.config)
-        return config, chosen_sources(config, options.source)
+        return config, config.chosen(options.source)
 
     findings = list(examine(load, lambda: find_config(options.config), observers))
     code = exit_code(findings)

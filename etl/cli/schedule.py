@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from etl.cli.output import print_lines, stdout_is_terminal
-from etl.cli.sync import chosen_sources, summary
+from etl.cli.sync import summary
 from etl.config import load_config
 from etl.duetimes import time_zone
 from etl.events import Action, Event, Observer, fan_out
@@ -40,4 +40,4 @@ def run(options: argparse.Namespace) -> int:
         with observing(quiet=options.quiet, verbose=options.verbose) as log:
             yield fan_out([join(log), _show_start])
 
-    keep_syncing(config, chosen_sources(config, options.source), observe, report=show)
+    keep_syncing(config, config.chosen(options.source), observe, report=show)

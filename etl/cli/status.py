@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 from etl.cli.output import print_json, print_lines, print_table, stdout_is_terminal
-from etl.cli.sync import chosen_sources
 from etl.config import load_config
 from etl.db.failures import database_failures
 from etl.db.reading import reading
@@ -23,7 +22,7 @@ _STYLES = {
 def run(options: argparse.Namespace) -> int:
     """Run the command; exit code 1 when a configured source is stale."""
     config = load_config(options.config)
-    names = [source.name for source in chosen_sources(config, options.source)]
+    names = [source.name for source in config.chosen(options.source)]
     with reading(config.database.url) as connection:
         if connection is None:
             statuses = never_run(names)

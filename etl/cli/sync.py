@@ -19,7 +19,7 @@ from etl.report.observers import observing
 def run(options: argparse.Namespace) -> int:
     """Run the command; its exit code is that of the first source that failed."""
     config = load_config(options.config)
-    sources = chosen_sources(config, options.source)
+    sources = config.chosen(options.source)
     _check_combination(options, sources)
     join = listeners(config, dry_run=options.dry_run)
     with observing(quiet=options.quiet, verbose=options.verbose) as log:
@@ -41,12 +41,6 @@ def listeners(config: Config, *, dry_run: bool) -> Callable[[Observer], Observer
     from etl.integrations import connect  # noqa: PLC0415 - a dry run needs none
 
     return connect(config)
-
-
-def chosen_sources(config: Config, names: list[str]) -> list[Source]:
-    """Return the sources of these names in the order of the file, all when none is named."""
-    wanted = {config.source(name).name for name in names}
-    return [source for source in config.sources if not names or source.name in wanted]
 
 
 def _check_combination(options: argparse.Namespace, sources: list[Source]) -> None:

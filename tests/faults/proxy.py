@@ -28,6 +28,7 @@ class Link:
         self.client = client
         self.server = server
         self._closing = closing
+        self.asked = False
         self.on_reply: Callable[[Link], None] | None = None
         """Called in place of passing on the server's next words."""
 
@@ -68,6 +69,8 @@ class Proxy:
     def __init__(self, port: int, rule: Rule | None = None) -> None:
         self.rule = rule
         self.fired = Event()
+        self.round_trips = 0
+        """Times that the job waited for an answer; pieces of one question or answer do not count."""
         self._upstream = port
         self._closing = Event()
         self._lock = Lock()
@@ -121,6 +124,7 @@ class Proxy:
                     completed.action(link)
                     if self._closing.is_set():
                         break  # it stalled, and what it held back is never to arrive
+                link.asked = True
                 link.server.sendall(data)
         with suppress(OSError):
             link.server.shutdown(socket.SHUT_WR)
@@ -128,6 +132,8 @@ class Proxy:
     def _pass_replies(self, link: Link) -> None:
         with suppress(OSError):
             while data := link.server.recv(65536):
+                self.round_trips += link.asked
+                link.asked = False
                 if action := link.on_reply:
                     link.on_reply = None
                     self.fired.set()

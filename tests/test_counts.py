@@ -101,7 +101,8 @@ def test_a_run_waits_for_the_server_as_often_whatever_the_size(
     kind: str, at_most: tuple[int, int], request: pytest.FixtureRequest
 ) -> None:
     databases: Databases = request.getfixturevalue(f"{kind}_databases")
-    unchanged, changed = [], []
+    unchanged: list[int] = []
+    changed: list[int] = []
     with databases.migrated() as database, loading(database) as loader, Proxy(database.server.port) as proxy:
         section = DatabaseSection(url=proxy.url(database.url))
         through = msgspec.structs.replace(loader.config, database=section)

@@ -46,8 +46,8 @@ METHOD = """\
 - After every phase all tables are compared with the snapshot, value by value.
 - This job's and the floors' tables are created beforehand, as a migration does; peers create theirs in their first
   load.
-- The limit next to a floor is a multiple of the floor plus the time that importing this job's dependencies takes
-  beyond what the floor imports itself, measured in the same run.
+- The limit next to a floor is a multiple of the floor plus the time that importing this job's dependencies takes,
+  measured in the same run; in brackets the stricter one that leaves out what the floor imports itself.
 - Each peer runs in an environment of its own, configured to be as fast as it can be for this task; how is said at the
   top of its script in `benchmarks/candidates/`.
 """

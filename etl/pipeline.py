@@ -5,7 +5,7 @@ A run is a straight line with one failure boundary. It prints nothing; observers
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,10 +173,10 @@ def _run(job: Job, engine: Engine, connection: Connection, progress: _Progress) 
 
 
 def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, EtlError | None]:
-    with closing(job.obtain()) as body:
+    with _received(job, progress) as body:
         _tell(job, progress, Action.BODY_RECEIVED, details={"bytes": body.size})
         _archive(job, progress, body)
-        elements = _split(job, progress, body)
+        elements = split(body.view)
     with database_failures(), connection.begin():
         known = read_known(connection, job.source.name)
     snapshot, changes = _compare(job, elements, known, connection, progress)
@@ -193,13 +193,16 @@ def _load(job: Job, connection: Connection, progress: _Progress) -> tuple[str, E
     return "succeeded", None
 
 
-def _split(job: Job, progress: _Progress, body: Body) -> Elements:
-    try:
-        return split(body.view)
-    finally:
-        # Nobody sent the list that retires a source.
-        if job.origin != "prune":
-            progress.facts.update(_facts_of_body(body))
+@contextmanager
+def _received(job: Job, progress: _Progress) -> Iterator[Body]:
+    """Obtain the body, and note what was received however the block ends: at its end, for it is hashed meanwhile."""
+    with closing(job.obtain()) as body:
+        try:
+            yield body
+        finally:
+            # Nobody sent the list that retires a source.
+            if job.origin != "prune":
+                progress.facts.update(_facts_of_body(body))
 
 
 def _compare(
@@ -216,7 +219,8 @@ def _compare(
     def of_live(read: Callable[..., _Found], ids: Collection[int]) -> _Found:
         if connection is None:
             raise AssertionError("where there is no database, nothing is live")
-        with database_failures(), connection.begin():
+        # A dry run holds no lock, and reads everything in one transaction.
+        with database_failures(), nullcontext() if connection.in_transaction() else connection.begin():
             return read(connection, job.source.name, ids)
 
     changes = compare(known, snapshot, partial(of_live, read_digests), partial(of_live, read_records))
@@ -318,14 +322,14 @@ def _bugs_reported() -> Iterator[None]:
 def compare_only(job: Job, progress: _Progress) -> RunResult:
     """Do all of a run but write: a dry run."""
     with _bugs_reported(), reading(job.config.database.url) as connection:
-        known: Mapping[bytes, int] = {}
         if connection is not None:
             with database_failures(), connection.begin():
                 job.check(connection)
-                known = read_known(connection, job.source.name)
-        with closing(job.obtain()) as body:
-            elements = _split(job, progress, body)
-        snapshot, changes = _compare(job, elements, known, connection, progress)
+        with _received(job, progress) as body:
+            elements = split(body.view)
+        with database_failures(), connection.begin() if connection else nullcontext():
+            known = read_known(connection, job.source.name) if connection else {}
+            snapshot, changes = _compare(job, elements, known, connection, progress)
     refusal = judge(job.source.name, changes, snapshot, job.config.guard, job.accept_removals)
     return RunResult(
         source=job.source.name,

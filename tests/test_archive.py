@@ -158,7 +158,10 @@ def test_a_body_that_cannot_be_kept_is_not_loaded(loader: Loader, tmp_path: Path
     result = loader.sync([record(1), record(2)])
 
     assert result.exit_code == 74
-    assert stored.last_run(loader.database)["error_code"] == "io_error"
+    run = stored.last_run(loader.database)
+    assert run["error_code"] == "io_error"
+    assert (run["http_status"], run["body_bytes"]) == (200, len(body([record(1), record(2)])))
+    assert run["body_sha256"] == hashlib.sha256(body([record(1), record(2)])).hexdigest()
     assert set(stored.live(loader.database)) == {1}
 
 

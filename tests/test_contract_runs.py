@@ -13,9 +13,10 @@ from etl import __version__
 from etl.errors import BusyError
 from etl.events import Action
 from etl.extract.client import _retry_after
-from etl.sandbox import Answer
+from etl.sandbox import Answer, SandboxServer
 from tests import stored
-from tests.loading import TOKEN, Loader
+from tests.databases import Database
+from tests.loading import TOKEN, Loader, loading
 from tests.snapshots import bad, body, record
 
 NO_WAIT = {"Retry-After": "0"}
@@ -267,6 +268,22 @@ def test_a_redirect_is_not_followed(loader: Loader) -> None:
 )  # fmt: skip
 def test_a_sane_retry_after_is_honoured(header: str | None, seconds: float | None) -> None:
     assert _retry_after(header) == seconds
+
+
+def test_a_dry_run_beside_a_real_one_tells_of_one_moment(migrated_database: Database) -> None:
+    """A dry run holds no lock; a number that goes while it asks the source is a new one by the time it compares."""
+
+    def remove(_: str) -> None:
+        real.load([record(1)])
+
+    with loading(migrated_database) as real, SandboxServer(token=TOKEN, on_request=remove) as server:
+        real.load([record(1), record(2), record(3)])
+        with loading(migrated_database, server) as dry:
+            result = dry.sync([record(1), record(2, comment="другая")], dry_run=True)
+
+    assert result.outcome == "succeeded", result.error
+    assert result.counts is not None
+    assert (result.counts.numbers_added, result.counts.numbers_changed, result.counts.numbers_removed) == (1, 0, 0)
 
 
 def test_sources_do_not_touch_each_other_and_run_side_by_side(loader: Loader) -> None:

@@ -29,7 +29,7 @@ Row = Sequence[Any]
 
 _ROWS_PER_BATCH = 5_000
 _CHARACTERS_PER_STATEMENT = 250_000
-"""At most a megabyte, which every MySQL accepts."""
+"""At most a megabyte, which every MySQL accepts, unless one row is larger than that."""
 
 # A number without a fingerprint has its id in hexadecimal for one, and no digest begins with a digit.
 _ONE_BY_ONE_ON_SQLITE = (
@@ -143,11 +143,12 @@ def _insert_literals(connection: Connection, table: Table, rows: Iterable[Row]) 
     tuples: list[str] = []
     length = 0
     for row in rows:
-        tuples.append(f"({','.join(map(literal, row))})")
-        length += len(tuples[-1])
-        if length > _CHARACTERS_PER_STATEMENT:
+        text = f"({','.join(map(literal, row))})"
+        length += len(text)
+        if tuples and length > _CHARACTERS_PER_STATEMENT:
             _execute_text(connection, head + ",".join(tuples))
-            tuples, length = [], 0
+            tuples, length = [], len(text)
+        tuples.append(text)
     if tuples:
         _execute_text(connection, head + ",".join(tuples))
 

@@ -48,12 +48,16 @@ class PatientConnection(psycopg.Connection[Any]):
     def _impatient(self, gen: PQGen[Any]) -> PQGen[Any]:
         """Pass on what a generator of psycopg waits for, until nothing has come of it for too long."""
         last = time.monotonic()
+        failed: Exception | None = None
         try:
             wanted = next(gen)
             while True:
                 if self.meanwhile and wanted == Wait.R:
                     work, self.meanwhile = self.meanwhile, None
-                    work()
+                    try:
+                        work()
+                    except Exception as error:  # noqa: BLE001 - raised below: the connection has an answer to take first
+                        failed = error
                     last = time.monotonic()
                 # The driver looks for signals several times a second, and then sends a zero.
                 ready = yield wanted
@@ -64,6 +68,8 @@ class PatientConnection(psycopg.Connection[Any]):
                     raise _SilenceError
                 wanted = gen.send(ready)
         except StopIteration as end:
+            if failed:
+                raise failed from None
             return end.value
 
 

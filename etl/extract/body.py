@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import signal
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -14,18 +15,29 @@ import msgspec
 from etl.errors import DataRefusedError, StorageError
 
 CHUNK_BYTES = 1 << 18
+_BYTES_WORTH_A_THREAD = 1 << 21
 
 
 class _Hash:
-    """SHA-256 of bytes, made by a thread of its own: hashlib lets others run meanwhile, on another core."""
+    """SHA-256 of bytes; of many, made by a thread of its own: hashlib lets others run meanwhile, on another core."""
 
     def __init__(self, data: memoryview) -> None:
         self._hash = hashlib.sha256()
-        self._thread = Thread(target=self._hash.update, args=(data,))
-        self._thread.start()
+        self._thread: Thread | None = None
+        if len(data) < _BYTES_WORTH_A_THREAD:
+            self._hash.update(data)
+        else:
+            self._thread = Thread(target=self._work, args=(data,))
+            self._thread.start()
+
+    def _work(self, data: memoryview) -> None:
+        # Signals are for the main thread: one that is taken here would end no wait there.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        self._hash.update(data)
 
     def hexdigest(self) -> str:
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         return self._hash.hexdigest()
 
 

@@ -4,7 +4,7 @@ Everything happens in the caller's transaction, and nothing here reads back what
 the rows are as the changes say.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -20,10 +20,11 @@ from etl.db.tables import (
     virtual_numbers_history,
 )
 from etl.load.live import IDS_PER_STATEMENT, batches, listed
-from etl.records import Changes, NumberChange, NumberRecord, RedirectRecord, digest
+from etl.records import Candidate, Changes, NumberChange, NumberRecord, RedirectRecord, digest
 
 _REDIRECTS_PER_STATEMENT = 1_000
-_ADDED_PER_SLICE = 10_000
+_ROWS_PER_SLICE = 30_000
+_BYTES_PER_SLICE = 16_000_000
 
 
 class Boundary(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ class _Application:
         coming: list[tuple[list[Row], list[Row]]] = []
 
         def prepare() -> None:
+            # Whatever it raises has to end the load: the rows that failed will not come again.
             if not coming:
                 coming.extend(islice(slices, 1))
 
@@ -79,7 +81,7 @@ class _Application:
 
     def _rows_added(self, changes: Changes) -> Iterator[tuple[list[Row], list[Row]]]:
         """Yield rows of numbers and of their redirects: some at a time, for all at once may not fit into memory."""
-        for batch in batches(changes.added, _ADDED_PER_SLICE):
+        for batch in _slices(changes.added):
             numbers: list[Row] = []
             redirects: list[Row] = []
             for candidate in batch:
@@ -176,6 +178,21 @@ class _Application:
 
     def _redirect_row(self, number: int, redirect: RedirectRecord) -> Row:
         return (self._boundary.source, number, redirect.id, redirect.number, redirect.extra or None, *self._opened)
+
+
+def _slices(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """Cut into lists whose rows, and the texts they are made of, fit into memory however uneven they are."""
+    part: list[Candidate] = []
+    rows = size = 0
+    for candidate in candidates:
+        part.append(candidate)
+        rows += 1 + candidate.redirect_count
+        size += len(candidate.text)
+        if rows >= _ROWS_PER_SLICE or size >= _BYTES_PER_SLICE:
+            yield part
+            part, rows, size = [], 0, 0
+    if part:
+        yield part
 
 
 def _fresh_redirects(changed: Sequence[NumberChange]) -> Iterator[tuple[int, RedirectRecord]]:

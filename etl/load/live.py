@@ -13,7 +13,7 @@ from etl.db.tables import redirect_numbers, virtual_numbers
 from etl.records import NUMBER_FIELDS, REDIRECT_FIELDS, ExtraFields, NumberRecord, RedirectRecord
 
 IDS_PER_STATEMENT = 5_000
-"""Well below every database's limit on the parameters of a statement."""
+"""A hundred kilobytes of digits at most, which every database takes in one statement."""
 
 _Item = TypeVar("_Item")
 

@@ -24,6 +24,8 @@ from etl.records import Candidate, Changes, NumberChange, NumberRecord, Redirect
 
 _REDIRECTS_PER_STATEMENT = 1_000
 _ROWS_PER_SLICE = 30_000
+_ROWS_PER_FIRST_SLICE = 3_000
+"""So that the database soon has something to do."""
 _BYTES_PER_SLICE = 16_000_000
 
 
@@ -90,6 +92,9 @@ class _Application:
                 redirects += [self._redirect_row(record.id, redirect) for redirect in record.redirects]
             changes.let_go()
             yield numbers, redirects
+            # Whoever asks for more has done with these, and is now at leisure to free them.
+            numbers.clear()
+            redirects.clear()
 
     def _retire_redirects_of(self, numbers: Sequence[int]) -> None:
         parent = redirect_numbers.c.virtual_number_id
@@ -183,7 +188,8 @@ class _Application:
 def _slices(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     """Cut into lists whose rows, and the texts they are made of, fit into memory however uneven they are."""
     part: list[Candidate] = []
-    rows = size = 0
+    rows = max(_ROWS_PER_SLICE - _ROWS_PER_FIRST_SLICE, 0)
+    size = 0
     for candidate in candidates:
         part.append(candidate)
         rows += 1 + candidate.redirect_count

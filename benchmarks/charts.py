@@ -34,7 +34,7 @@ STYLE = """
   .grid { stroke: var(--grid); }
   .title { fill: var(--ink); font-size: 15px; font-weight: 600; }
   .panel { fill: var(--ink); font-size: 12.5px; font-weight: 600; }
-  .name { fill: var(--ink); font-size: 12.5px; }
+  .name { fill: var(--ink); font-size: 12.5px; paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
   .note, .tick { fill: var(--soft); font-size: 11px; }
   .figure { fill: var(--ink); font-size: 11px; }
   .strong { font-weight: 700; }

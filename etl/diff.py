@@ -33,10 +33,11 @@ def compare(
             snapshot.let_go()
         candidate = candidates[identity]
         record = candidate.record()
+        values = candidate.digest or digest(record)
         if record == before[identity]:
-            refreshed.append((identity, candidate.fingerprint, digest(record)))
+            refreshed.append((identity, candidate.fingerprint, values))
         else:
-            changed.append(NumberChange(before[identity], record, candidate.fingerprint, digest(record)))
+            changed.append(NumberChange(before[identity], record, candidate.fingerprint, values))
     return Changes(
         live_before=len(live),
         # In the order of the body, so that it is read from its beginning to its end.

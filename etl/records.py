@@ -116,7 +116,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     text: msgspec.Raw
     fingerprint: bytes
     digest: bytes | None
-    """None for a number that is not live: it is needed when its rows are made, and not before."""
+    """None where nothing is live to compare it with: then it is made when the rows are, and not before."""
     redirect_count: int
     decode: Callable[[msgspec.Raw], NumberRecord]
 

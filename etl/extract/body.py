@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import msgspec
 
@@ -96,9 +97,15 @@ class BodyWriter:
         view = memoryview(mapped)
         return Body(self._file, view, _Hash(view), http_status, attempts)
 
-    def close(self) -> None:
-        """Drop what was written."""
-        self._file.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drop what was written if the body did not come to its end."""
+        if error is not None:
+            self._file.close()
 
 
 @contextmanager

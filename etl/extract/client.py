@@ -102,8 +102,8 @@ def _attempt(
     observer: Observer,
     attempt: int,
 ) -> Body:
-    with _answer(session, source, token, http, deadline) as response:
-        writer = _receive(response, http, source, observer)
+    with _answer(session, source, token, http, deadline) as response, BodyWriter(http.max_body_bytes) as writer:
+        _receive(response, writer, source, observer)
         # A socket that the deadline shut down looks like one that the peer has closed in good order.
         if deadline.passed:
             raise _AttemptFailedError("deadline", "the deadline passed while the body was coming", response.status_code)
@@ -211,20 +211,14 @@ def _http_date(text: str) -> datetime | None:
         return None
 
 
-def _receive(response: requests.Response, http: Http, source: Source, observer: Observer) -> BodyWriter:
+def _receive(response: requests.Response, writer: BodyWriter, source: Source, observer: Observer) -> None:
     decompressor = _decompressor(response.headers.get("Content-Encoding", ""))
-    writer = BodyWriter(http.max_body_bytes)
-    try:
-        while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
-            for piece in decompressor.feed(chunk) if decompressor else (chunk,):
-                writer.write(piece)
-            observer(Event(Action.BODY_PROGRESS, Level.DEBUG, source.name, details={"bytes": writer.size}))
-        if decompressor:
-            decompressor.finish()
-    except BaseException:
-        writer.close()
-        raise
-    return writer
+    while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+        for piece in decompressor.feed(chunk) if decompressor else (chunk,):
+            writer.write(piece)
+        observer(Event(Action.BODY_PROGRESS, Level.DEBUG, source.name, details={"bytes": writer.size}))
+    if decompressor:
+        decompressor.finish()
 
 
 def _decompressor(header: str) -> Decompressor | None:

@@ -13,8 +13,7 @@ def read_file(path: str, limit: int) -> Body:
 
     Raises StorageError when it cannot be read or is damaged, DataRefusedError when it holds more than `limit` bytes.
     """
-    writer = BodyWriter(limit)
-    with storage_failures(path), Path(path).open("rb") as file:
+    with storage_failures(path), Path(path).open("rb") as file, BodyWriter(limit) as writer:
         chunk = file.read(CHUNK_BYTES)
         decompressor = Decompressor("gzip") if chunk.startswith(_GZIP) else None
         try:
@@ -25,11 +24,7 @@ def read_file(path: str, limit: int) -> Body:
             if decompressor:
                 decompressor.finish()
         except CorruptStreamError:
-            writer.close()
             raise StorageError(
                 f"{path}: the gzip file is damaged or cut; take another copy", code="file_damaged"
             ) from None
-        except BaseException:
-            writer.close()
-            raise
-    return writer.finish()
+        return writer.finish()

@@ -88,7 +88,7 @@ class _Application:
             redirects: list[Row] = []
             for candidate in batch:
                 record = candidate.record()
-                numbers.append(self._number_row(record, candidate.fingerprint, digest(record)))
+                numbers.append(self._number_row(record, candidate.fingerprint, candidate.digest or digest(record)))
                 redirects += [self._redirect_row(record.id, redirect) for redirect in record.redirects]
             changes.let_go()
             yield numbers, redirects

@@ -5,7 +5,6 @@ The order of the rules is the contract's: a record is validated, then duplicates
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 
@@ -62,10 +61,6 @@ class _Reader:
         self._unknown_purposes: set[int] = set()
         self._bad: list[tuple[int, BadRecord]] = []
 
-    @cached_property
-    def _live(self) -> frozenset[int]:
-        return frozenset(self._known.values())
-
     def read(self) -> None:
         known, first = self._known, self._first
         for position, text in enumerate(chain.from_iterable(self._elements.slices())):
@@ -94,7 +89,7 @@ class _Reader:
             return
         self._first[record.id] = position
         if _in_filter(record):
-            values = digest(record) if record.id in self._live else None
+            values = digest(record) if self._known else None
             self._candidates[record.id] = Candidate(text, mark, values, len(record.redirects), decoder)
             if record.purpose not in _DOCUMENTED_PURPOSES:
                 self._unknown_purposes.add(record.id)

@@ -48,8 +48,8 @@ def test_a_body_that_is_no_list_is_refused_whole(world: World) -> None:
             outcome = world.sync(server.base_url, http={"max_attempts": 3})
             assert server.connections == 1, f"{name}: asked again"
         assert outcome.code == 65, name
-        world.unharmed(outcome, 65, how="refused", error_code=outcome.runs[0]["error_code"])
-    world.recovers()
+        world.assert_unharmed(outcome, 65, how="refused", error_code=outcome.runs[0]["error_code"])
+    world.assert_recovers()
 
 
 LOADED = {
@@ -67,8 +67,8 @@ def test_a_list_is_loaded_however_it_is_wrapped(world: World) -> None:
         coding = name.partition(" ")[0] if "gzip" in name else "deflate" if "deflate" in name else "identity"
         with RawServer(answers(response(content, f"Content-Encoding: {coding}"))) as server:
             outcome = world.sync(server.base_url)
-        world.accepts(outcome, generation(1))
-    world.recovers()
+        world.assert_accepted(outcome, generation(1))
+    world.assert_recovers()
 
 
 CORRUPT = {
@@ -85,7 +85,7 @@ CORRUPT = {
 def test_a_compressed_body_that_is_damaged_counts_as_not_arrived(world: World, fault: str) -> None:
     with RawServer(answers(response(CORRUPT[fault], "Content-Encoding: gzip"))) as server:
         outcome = world.sync(server.base_url)
-    world.unharmed(outcome, 69, "body_corrupt")
+    world.assert_unharmed(outcome, 69, "body_corrupt")
 
 
 def nested(levels: int) -> str:
@@ -215,9 +215,9 @@ def test_every_character_a_megabyte_and_awkward_strings_come_back_as_they_were(w
         record(2001, comment="\U0001f600" * (MEGABYTE // 4)),
     ]
     outcome = world.load_file(body(snapshot), "--accept-removals", "1000")
-    world.accepts(outcome, snapshot)
+    world.assert_accepted(outcome, snapshot)
     again = world.load_file(json.dumps(snapshot[::-1]).encode())
-    world.accepts(again, snapshot)
+    world.assert_accepted(again, snapshot)
     assert again.runs[0]["numbers_unchanged"] == len(snapshot)
     check_accepted(world.database, world.accepted)
 
@@ -228,5 +228,5 @@ def test_numbers_that_swap_and_an_id_that_returns_after_a_gap(world: World) -> N
     course = [first, swapped, first[2:], first, first[:5], swapped]
     for snapshot in course:
         outcome = world.load_file(body(snapshot), "--accept-removals", "100")
-        world.accepts(outcome, snapshot)
-    world.recovers()
+        world.assert_accepted(outcome, snapshot)
+    world.assert_recovers()

@@ -38,8 +38,8 @@ def test_of_many_runs_of_one_source_at_once_one_loads_and_none_harms(world: Worl
     assert sorted(outcome.code for outcome in outcomes) == [0] + [75] * (count - 1)
     assert len(runs(world.database)) == 2, "an attempt that ends with 75 leaves no row"
     [won] = [outcome for outcome in outcomes if outcome.code == 0]
-    world.accepts(won, world.new)
-    world.recovers()
+    world.assert_accepted(won, world.new)
+    world.assert_recovers()
 
 
 def test_ten_first_runs_at_once_make_one_schema_and_lose_nothing(database: Database, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_history_is_ordered_by_runs_though_the_clock_jumps_for_days(world: World
             outcome = run_new_process(
                 tmp_path, "sync", "--json", "--config", str(config), environment=MOVERS[mover](tmp_path, seconds)
             )
-            world.accepts(outcome, snapshot)
+            world.assert_accepted(outcome, snapshot)
     check_accepted(world.database, world.accepted)
     moments = [str(row[0]) for row in world.database.rows("SELECT started_at FROM sync_runs ORDER BY id")]
     assert moments != sorted(moments), "the clock was never moved"

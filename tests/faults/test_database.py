@@ -47,8 +47,8 @@ def sync_through(world: World, rule: Rule | None, **query: str) -> Outcome:
 
 
 def test_a_proxy_that_harms_nothing_is_not_noticed(server_world: World) -> None:
-    server_world.accepts(sync_through(server_world, None), generation(1))
-    server_world.recovers()
+    server_world.assert_accepted(sync_through(server_world, None), generation(1))
+    server_world.assert_recovers()
 
 
 CUTS: dict[str, tuple[bytes, ...]] = {
@@ -69,19 +69,19 @@ def test_a_connection_cut_in_mid_transaction_leaves_the_old_snapshot(server_worl
     assert business(server_world.database) == server_world.before
     if texts is not OPENING:
         assert runs(server_world.database)[-1][1:] == ("failed", "database_unreachable")
-    server_world.recovers(patience=PATIENCE)
+    server_world.assert_recovers(patience=PATIENCE)
 
 
 def test_a_lost_reply_to_the_commit_is_looked_up_and_told_as_the_success_it_was(server_world: World) -> None:
     outcome = sync_through(server_world, Rule(LOADING, Link.cut, "reply"))
-    server_world.accepts(outcome, generation(1))
-    server_world.recovers()
+    server_world.assert_accepted(outcome, generation(1))
+    server_world.assert_recovers()
 
 
 def test_a_lost_reply_to_the_first_commit_leaves_a_run_that_the_next_one_marks(server_world: World) -> None:
     outcome = sync_through(server_world, Rule(OPENING, Link.cut, "reply"))
-    server_world.unharmed(outcome, 69)
-    server_world.recovers(patience=PATIENCE)
+    server_world.assert_unharmed(outcome, 69)
+    server_world.assert_recovers(patience=PATIENCE)
     assert runs(server_world.database)[1][1:] == ("failed", "interrupted")
 
 
@@ -90,11 +90,11 @@ def test_a_database_that_stalls_for_ever_at_the_commit_is_given_up(server_world:
     outcome = sync_through(server_world, Rule(LOADING, Link.stall, "reply" if moment == "reply" else "request"))
     if moment == "reply":
         # The commit went through and a fresh connection, which does not stall, tells so.
-        server_world.accepts(outcome, generation(1))
+        server_world.assert_accepted(outcome, generation(1))
     else:
         assert outcome.code == 69, outcome.errors
         assert business(server_world.database) == server_world.before
-    server_world.recovers(patience=PATIENCE)
+    server_world.assert_recovers(patience=PATIENCE)
 
 
 def test_a_database_that_stalls_in_mid_load_is_given_up(server_world: World) -> None:
@@ -102,7 +102,7 @@ def test_a_database_that_stalls_in_mid_load_is_given_up(server_world: World) -> 
     outcome = sync_through(server_world, Rule(texts, Link.stall))
     assert outcome.code == 69, outcome.errors
     assert outcome.seconds < 15
-    server_world.recovers(patience=PATIENCE)
+    server_world.assert_recovers(patience=PATIENCE)
 
 
 def test_a_client_cut_off_without_its_servers_notice_makes_the_next_run_end_busy_not_hang(server_world: World) -> None:
@@ -118,21 +118,21 @@ def test_a_client_cut_off_without_its_servers_notice_makes_the_next_run_end_busy
         busy = server_world.sync(base_url)
         assert busy.code == 75
         assert busy.seconds < 10
-    server_world.recovers(patience=PATIENCE)
+    server_world.assert_recovers(patience=PATIENCE)
 
 
 def test_the_database_is_down(server_world: World) -> None:
     url = make_url(server_world.database.url).set(port=closed_port()).render_as_string(hide_password=False)
     with source() as base_url:
-        server_world.unharmed(server_world.sync(base_url, database_url=url), 69)
-    server_world.recovers()
+        server_world.assert_unharmed(server_world.sync(base_url, database_url=url), 69)
+    server_world.assert_recovers()
 
 
 def test_the_database_is_silent_from_the_start(server_world: World) -> None:
     with RawServer(Peer.stall) as silent, source() as base_url:
         url = make_url(server_world.database.url).set(port=silent.port).update_query_dict(SHORT)
         outcome = server_world.sync(base_url, database_url=url.render_as_string(hide_password=False), seconds=15)
-    server_world.unharmed(outcome, 69)
+    server_world.assert_unharmed(outcome, 69)
 
 
 def test_something_else_listens_on_the_databases_port(server_world: World) -> None:
@@ -142,14 +142,14 @@ def test_something_else_listens_on_the_databases_port(server_world: World) -> No
     with RawServer(speak) as other, source() as base_url:
         url = make_url(server_world.database.url).set(port=other.port).update_query_dict(SHORT)
         outcome = server_world.sync(base_url, database_url=url.render_as_string(hide_password=False), seconds=15)
-    server_world.unharmed(outcome, 69)
+    server_world.assert_unharmed(outcome, 69)
 
 
 def test_a_wrong_password_is_not_allowed_and_not_shown(server_world: World) -> None:
     url = make_url(server_world.database.url).set(password="wrong-hush")
     with source() as base_url:
         outcome = server_world.sync(base_url, database_url=url.render_as_string(hide_password=False))
-    server_world.unharmed(outcome, 77)
+    server_world.assert_unharmed(outcome, 77)
     assert "hush" not in outcome.output + outcome.errors
 
 
@@ -181,9 +181,9 @@ def test_rights_that_are_revoked_change_nothing_and_serve_again_when_granted(ser
         restore = partial(server.execute, f"DROP USER {account}")
     with source() as base_url:
         outcome = server_world.sync(base_url, database_url=url)
-    server_world.unharmed(outcome, 77, "database_rights")
+    server_world.assert_unharmed(outcome, 77, "database_rights")
     restore()
-    server_world.recovers()
+    server_world.assert_recovers()
 
 
 def test_a_table_that_somebody_dropped(server_world: World) -> None:
@@ -213,11 +213,11 @@ def test_an_open_reader_holds_nobody_up_and_goes_on_seeing_what_it_saw(world: Wo
             reader.exec_driver_sql(statement)
         query = "SELECT id, number, comment FROM virtual_numbers ORDER BY id"
         before = reader.exec_driver_sql(query).all()
-        world.accepts(world.sync(base_url, seconds=15), generation(1))
+        world.assert_accepted(world.sync(base_url, seconds=15), generation(1))
         assert reader.exec_driver_sql(query).all() == before
         reader.rollback()
         assert reader.exec_driver_sql(query).all() != before
-    world.recovers()
+    world.assert_recovers()
 
 
 def test_a_row_locked_by_somebody_else_is_waited_for(world: World) -> None:
@@ -231,8 +231,8 @@ def test_a_row_locked_by_somebody_else_is_waited_for(world: World) -> None:
             job = world.start(base_url)
             time.sleep(0.5)
             assert job.alive
-        world.accepts(job.wait(20), generation(1))
-    world.recovers()
+        world.assert_accepted(job.wait(20), generation(1))
+    world.assert_recovers()
 
 
 def test_a_signal_ends_a_run_that_waits_for_somebody_elses_lock(world: World) -> None:
@@ -249,7 +249,7 @@ def test_a_signal_ends_a_run_that_waits_for_somebody_elses_lock(world: World) ->
         job.signal(signal.SIGTERM)  # the second is not waited for
         assert job.wait(10).code == 143
     assert business(world.database) == world.before
-    world.recovers(patience=PATIENCE)
+    world.assert_recovers(patience=PATIENCE)
 
 
 def test_a_deadlock_is_tried_again(server_world: World) -> None:
@@ -277,10 +277,10 @@ def test_a_deadlock_is_tried_again(server_world: World) -> None:
         thread.start()
         outcome = job.wait(60)
         thread.join()
-    server_world.accepts(outcome, generation(1))
+    server_world.assert_accepted(outcome, generation(1))
     assert "load_retried" in outcome.errors
     assert other_end
-    server_world.recovers()
+    server_world.assert_recovers()
 
 
 def _wait_for_lock(database: Database) -> None:
@@ -318,7 +318,7 @@ def test_a_run_whose_session_was_ended_behind_its_back_commits_nothing_over_its_
             time.sleep(0.02)
         _end_sessions(database)
         overtaking = server_world.load_file(body(newer))
-        server_world.accepts(overtaking, newer)
+        server_world.assert_accepted(overtaking, newer)
         go_on.append(True)
         outcome = job.wait(20)
     assert outcome.code == 69, outcome.errors
@@ -328,7 +328,7 @@ def test_a_run_whose_session_was_ended_behind_its_back_commits_nothing_over_its_
         ("succeeded", None),
     ]
     check_accepted(database, server_world.accepted)
-    server_world.recovers()
+    server_world.assert_recovers()
 
 
 def _end_sessions(database: Database) -> None:
@@ -363,7 +363,7 @@ def test_a_server_that_is_restarted_between_and_within_runs(
         assert outcome.code == 69, outcome.errors
     server.start()
     assert business(private_database) == world.before
-    world.recovers()
+    world.assert_recovers()
     assert runs(private_database)[1][1:] == ("failed", "interrupted")
 
 
@@ -371,5 +371,5 @@ def test_a_new_process_behaves_like_a_forked_one(server_world: World) -> None:
     with source() as base_url:
         config = write_config(server_world.folder, server_world.database.url, {"main": base_url})
         outcome = run_new_process(server_world.folder, "sync", "--json", "--config", str(config))
-    server_world.accepts(outcome, generation(1))
-    server_world.recovers()
+    server_world.assert_accepted(outcome, generation(1))
+    server_world.assert_recovers()

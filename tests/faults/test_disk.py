@@ -41,24 +41,24 @@ def sync_big(world: World, script: Script | None = None, **options: Any) -> Outc
 def test_a_full_temporary_folder_is_told_at_once(world: World, tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "1m") as small:
         outcome = sync_big(world, environment={"TMPDIR": str(small)})
-        world.unharmed(outcome, 74, "disk_full")
+        world.assert_unharmed(outcome, 74, "disk_full")
         assert outcome.runs[0]["attempts"] == 1
         assert not list(small.iterdir())
-    world.recovers()
+    world.assert_recovers()
 
 
 def test_a_limit_on_the_size_of_files_is_a_full_disk(world: World) -> None:
     outcome = sync_big(world, file_bytes=1_000_000)
-    world.unharmed(outcome, 74, "disk_full")
+    world.assert_unharmed(outcome, 74, "disk_full")
     assert outcome.runs[0]["attempts"] == 1
-    world.recovers()
+    world.assert_recovers()
 
 
 def test_no_temporary_folder_at_all(world: World, tmp_path: Path) -> None:
     # Python looks further where TMPDIR cannot be used, so this is none of the job's troubles.
     with RawServer(answers(response(GOOD))) as server:
         outcome = world.sync(server.base_url, environment={"TMPDIR": str(tmp_path / "none")})
-    world.accepts(outcome, generation(1))
+    world.assert_accepted(outcome, generation(1))
 
 
 def test_sqlite_on_a_full_disk_keeps_the_old_snapshot(sqlite_databases: Databases, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_sqlite_on_a_full_disk_keeps_the_old_snapshot(sqlite_databases: Database
         outcome = sync_big(world)
         assert outcome.code == 74, outcome.errors
         assert business(database) == world.before
-        world.recovers()
+        world.assert_recovers()
 
 
 def test_sqlite_beyond_a_limit_on_the_size_of_files(sqlite_databases: Databases, tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_sqlite_beyond_a_limit_on_the_size_of_files(sqlite_databases: Databases,
         world = World(database, tmp_path)
         before = [record(identity, comment="x" * 500) for identity in range(1, 3_000)]
         after = [record(identity, comment="y" * 500) for identity in range(1, 3_000)]
-        world.accepts(world.load_file(body(before), "--accept-removals", "100"), before)
+        world.assert_accepted(world.load_file(body(before), "--accept-removals", "100"), before)
         world.before = business(database)
         # Room for the body, but not for old and new rows together.
         outcome = world.load_file(body(after), file_bytes=len(body(after)) + 4096)
-        world.unharmed(outcome, 74)
-        world.accepts(world.load_file(body(after)), after)
+        world.assert_unharmed(outcome, 74)
+        world.assert_accepted(world.load_file(body(after)), after)
         check_accepted(database, world.accepted)
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_sqlite_file_is_told_and_not_made_worse(
         file.write_bytes(whole)
         for side in ("-wal", "-shm"):
             Path(f"{file}{side}").unlink(missing_ok=True)
-        world.recovers()
+        world.assert_recovers()
 
 
 @pytest.fixture
@@ -180,5 +180,5 @@ def test_a_missing_folder_for_sqlite(
     world = world_of(sqlite_database)
     with RawServer(answers(response(GOOD))) as server:
         outcome = world.sync(server.base_url, database_url=f"sqlite:///{tmp_path}/none/numbers.db")
-    world.unharmed(outcome, 77)
+    world.assert_unharmed(outcome, 77)
     assert len(runs(world.database)) == 1

@@ -34,8 +34,8 @@ def test_no_other_status_than_200_is_taken_for_a_snapshot(
         with RawServer(status(code)) as server:
             outcome = world.sync(server.base_url)
         assert outcome.runs[0]["http_status"] == code
-        world.unharmed(outcome, exit_code, error_code)
-    world.recovers()
+        world.assert_unharmed(outcome, exit_code, error_code)
+    world.assert_recovers()
 
 
 @pytest.mark.parametrize("code", FORBIDDEN)
@@ -43,7 +43,7 @@ def test_a_refusal_of_token_or_address_is_not_retried(world: World, code: int) -
     with RawServer(status(code)) as server:
         outcome = world.sync(server.base_url, http={"max_attempts": 5})
         assert server.connections == 1
-    world.unharmed(outcome, 77, FORBIDDEN[code])
+    world.assert_unharmed(outcome, 77, FORBIDDEN[code])
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -51,14 +51,14 @@ def test_a_redirect_is_never_followed_into_a_trap(world: World, code: int) -> No
     with RawServer(answers(response(GOOD))) as trap, RawServer(status(code, f"Location: {trap.base_url}/x")) as server:
         outcome = world.sync(server.base_url)
         assert trap.connections == 0
-    world.unharmed(outcome, 76)
+    world.assert_unharmed(outcome, 76)
 
 
 @pytest.mark.parametrize("line", ["HTTP/1.1", "HTTP/1.1 abc OK", "HTTP/1.1 99 Low", "HTTP/1.1 1000 High", "HTTP/9 200"])
 def test_a_status_line_that_is_none_is_a_broken_answer(world: World, line: str) -> None:
     with RawServer(answers(line.encode() + b"\r\n\r\n" + GOOD)) as server:
         outcome = world.sync(server.base_url)
-    world.unharmed(outcome, 69, "connection_broken")
+    world.assert_unharmed(outcome, 69, "connection_broken")
 
 
 def in_the_past() -> str:
@@ -93,7 +93,7 @@ def test_retry_after_is_obeyed_where_it_is_sane_and_ignored_where_not(
     world = world_of(sqlite_database)
     with RawServer(status(503, f"Retry-After: {HONOURED[value]()}"), answers(response(GOOD))) as server:
         outcome = world.sync(server.base_url, http={"max_attempts": 2})
-    world.accepts(outcome, generation(1))
+    world.assert_accepted(outcome, generation(1))
     assert outcome.runs[0]["attempts"] == 2
     assert outcome.seconds >= 1 or value != "seconds"
 
@@ -103,7 +103,7 @@ def test_a_wait_past_the_deadline_is_not_begun(world: World, value: str) -> None
     with RawServer(status(429, f"Retry-After: {value}")) as server:
         outcome = world.sync(server.base_url, http={"max_attempts": 5}, seconds=8)
         assert server.connections == 1
-    world.unharmed(outcome, 69, "http_status")
+    world.assert_unharmed(outcome, 69, "http_status")
 
 
 BAD_HEADERS: dict[str, tuple[bytes, int]] = {
@@ -125,7 +125,7 @@ def test_headers_that_lie_change_nothing(world: World, fault: str) -> None:
     answer, exit_code = BAD_HEADERS[fault]
     with RawServer(answers(answer)) as server:
         outcome = world.sync(server.base_url)
-    world.unharmed(outcome, exit_code)
+    world.assert_unharmed(outcome, exit_code)
 
 
 ODD_HEADERS = {
@@ -144,5 +144,5 @@ ODD_HEADERS = {
 def test_a_whole_list_is_loaded_whatever_else_the_headers_say(world: World, oddity: str) -> None:
     with RawServer(answers(ODD_HEADERS[oddity])) as server:
         outcome = world.sync(server.base_url)
-    world.accepts(outcome, generation(1))
-    world.recovers()
+    world.assert_accepted(outcome, generation(1))
+    world.assert_recovers()

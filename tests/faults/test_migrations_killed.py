@@ -99,4 +99,4 @@ def test_every_revision_is_upgraded_with_data_in_it(database: Database, tmp_path
     assert command(tmp_path, database.url, "db", "upgrade").wait().code == 0
     assert live(database) == before
     world.before = business(database)
-    world.recovers()
+    world.assert_recovers()

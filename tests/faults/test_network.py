@@ -94,7 +94,7 @@ def test_a_connection_that_breaks_changes_nothing(world: World, fault: str) -> N
     script, error_code = BROKEN[fault]
     with RawServer(script) as server:
         outcome = world.sync(server.base_url)
-    world.unharmed(outcome, 69, error_code)
+    world.assert_unharmed(outcome, 69, error_code)
 
 
 SLOW: dict[str, Script] = {
@@ -108,7 +108,7 @@ SLOW: dict[str, Script] = {
 def test_silence_is_waited_for_no_longer_than_the_read_timeout(world: World, fault: str) -> None:
     with RawServer(SLOW[fault]) as server:
         outcome = world.sync(server.base_url, http={"read_timeout": 0.3}, seconds=8)
-    world.unharmed(outcome, 69, "timeout")
+    world.assert_unharmed(outcome, 69, "timeout")
 
 
 def drip_status_line(peer: Peer) -> None:
@@ -159,29 +159,29 @@ DRIPPING: dict[str, Script] = {
 def test_a_byte_at_a_time_for_ever_ends_with_the_deadline(world: World, fault: str) -> None:
     with RawServer(DRIPPING[fault]) as server:
         outcome = world.sync(server.base_url, http={"deadline": 0.4, "max_attempts": 3}, seconds=8)
-    world.unharmed(outcome, 69)
+    world.assert_unharmed(outcome, 69)
 
 
 def test_a_port_that_nobody_listens_on(world: World) -> None:
-    world.unharmed(world.sync(f"http://127.0.0.1:{closed_port()}"), 69, "connection_refused")
+    world.assert_unharmed(world.sync(f"http://127.0.0.1:{closed_port()}"), 69, "connection_refused")
 
 
 def test_a_host_that_nobody_knows(world: World) -> None:
     outcome = world.sync("http://no-such-host.invalid", http={"allow_plain_http": True})
-    world.unharmed(outcome, 69, "unknown_host")
+    world.assert_unharmed(outcome, 69, "unknown_host")
 
 
 def test_a_server_too_busy_to_accept(world: World) -> None:
     with full_backlog() as base_url:
         outcome = world.sync(base_url, http={"connect_timeout": 0.3}, seconds=8)
-    world.unharmed(outcome, 69, "timeout")
+    world.assert_unharmed(outcome, 69, "timeout")
 
 
 def test_the_next_run_works_after_any_of_them_with_no_cleaning_up(world: World) -> None:
     for script in (reset_within_body, reset_at_once, BROKEN["no last chunk"][0]):
         with RawServer(script) as server:
-            world.unharmed(world.sync(server.base_url), 69)
-    world.recovers()
+            world.assert_unharmed(world.sync(server.base_url), 69)
+    world.assert_recovers()
 
 
 RECOVERING: dict[str, Callable[[], list[Script]]] = {
@@ -202,12 +202,12 @@ def test_a_source_that_gets_better_in_time_is_loaded(world: World, course: str) 
     scripts = RECOVERING[course]()
     with RawServer(*scripts) as server:
         outcome = world.sync(server.base_url, http={"max_attempts": 4})
-    world.accepts(outcome, generation(1))
+    world.assert_accepted(outcome, generation(1))
     assert outcome.runs[0]["attempts"] == len(scripts)
-    world.recovers()
+    world.assert_recovers()
 
 
 def test_an_answer_without_a_length_that_is_whole_is_loaded(world: World) -> None:
     with RawServer(answers(response(GOOD, length=-1))) as server:
-        world.accepts(world.sync(server.base_url), generation(1))
-    world.recovers()
+        world.assert_accepted(world.sync(server.base_url), generation(1))
+    world.assert_recovers()

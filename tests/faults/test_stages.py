@@ -69,7 +69,7 @@ def test_killed_while_the_source_is_asked(world: World, stage: str, number: int)
         outcome = killer.aim(world.start(server.base_url, http={"max_attempts": 3})).wait(10)
     _check_end(world, outcome, number)
     assert business(world.database) == world.before
-    world.recovers(patience=PATIENCE)
+    world.assert_recovers(patience=PATIENCE)
     assert runs(world.database)[1][1:] == ("failed", "interrupted")
 
 
@@ -116,7 +116,7 @@ def test_killed_at_a_statement(server_world: World, stage: str, moment: str, num
         assert proxy.fired.is_set(), "the job never came to this stage"
     assert outcome.code in (0, 69, 128 + number), (outcome.code, outcome.errors)
     _check_old_or_new(world, outcome)
-    world.recovers(patience=PATIENCE)
+    world.assert_recovers(patience=PATIENCE)
 
 
 def _check_old_or_new(world: World, outcome: Outcome) -> None:
@@ -169,7 +169,7 @@ def test_killed_while_sqlite_writes_its_log(
             outcome = killer.aim(world.start(source.base_url)).wait(20)
         assert outcome.code in (0, 128 + number), (outcome.code, outcome.errors)
         _check_old_or_new(world, outcome)
-        world.recovers()
+        world.assert_recovers()
 
 
 @SIGNALS
@@ -188,7 +188,7 @@ def test_killed_while_others_hold_the_lock_it_wants(world: World, number: int) -
             other.rollback()
             assert job.wait(10).code == 143
     assert business(world.database) == world.before
-    world.recovers(patience=PATIENCE)
+    world.assert_recovers(patience=PATIENCE)
 
 
 def test_a_second_signal_during_the_roll_back_is_not_waited_for(world: World) -> None:
@@ -206,4 +206,4 @@ def test_a_second_signal_during_the_roll_back_is_not_waited_for(world: World) ->
         outcome = job.wait(10)
     assert outcome.code in (130, 143)
     assert business(world.database) == world.before
-    world.recovers(patience=PATIENCE)
+    world.assert_recovers(patience=PATIENCE)

@@ -190,14 +190,14 @@ class World:
 
     def _load(self, snapshot: Snapshot) -> None:
         outcome = self.load_file(body(snapshot))
-        self.accepts(outcome, snapshot)
+        self.assert_accepted(outcome, snapshot)
 
-    def accepts(self, outcome: Outcome, snapshot: Snapshot) -> None:
+    def assert_accepted(self, outcome: Outcome, snapshot: Snapshot) -> None:
         """Check that a run succeeded, and remember its snapshot."""
         assert outcome.code == 0, outcome.errors
         self.accepted[outcome.runs[0]["run_id"]] = snapshot
 
-    def unharmed(self, outcome: Outcome, code: int, error_code: str | None = None, how: str = "failed") -> None:
+    def assert_unharmed(self, outcome: Outcome, code: int, error_code: str | None = None, how: str = "failed") -> None:
         """Check that a run ended with this code, left its row, and changed nothing else."""
         assert outcome.code == code, (outcome.code, outcome.output, outcome.errors)
         _check_one_line(outcome)
@@ -206,7 +206,7 @@ class World:
             assert last[1:] == (how, error_code)
         assert business(self.database) == self.before
 
-    def recovers(self, *, patience: float = 0) -> None:
+    def assert_recovers(self, *, patience: float = 0) -> None:
         """Check that the next run needs no cleaning up, and that all of history is right after it."""
         with SandboxServer() as server:
             server.serve_body(body(self.new))
@@ -217,7 +217,7 @@ class World:
                 if outcome.code != 75 or time.monotonic() > end:
                     break
                 time.sleep(0.1)
-        self.accepts(outcome, self.new)
+        self.assert_accepted(outcome, self.new)
         check_accepted(self.database, self.accepted)
         left = self.database.scalar("SELECT count(*) FROM sync_runs WHERE outcome = 'running'")
         assert left == 0
